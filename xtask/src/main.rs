@@ -1,0 +1,2 @@
+//! Checks and CI helpers.
+fn main() {}
