@@ -1,0 +1,2 @@
+//! The simulated driver (being built).
+pub struct SimSocket;
