@@ -1,0 +1,168 @@
+//! The engine's framing between servers: a `u32` header and the payload, nothing else.
+//!
+//! ```text
+//!  byte 0        1        2        3        4
+//!      ┌────────┬────────┬────────┬────────┬──────────────
+//!      │ payload length, u24 LE   │ kind   │ payload …
+//!      └────────┴────────┴────────┴────────┴──────────────
+//! ```
+//!
+//! The first frame of either side is a [`Greeting`] (a server may refuse instead). [`LanFraming`] knows which kinds
+//! may come when, so that whoever gets a frame from it gets one that is in turn.
+//!
+//! There is no checksum (TCP has one) and no protection: LAN links belong on addresses that only our own servers
+//! reach.
+
+mod control;
+mod greeting;
+mod kinds;
+
+pub use control::{ControlError, Goodbye, GoodbyeReason, Heartbeat, Refusal, RefusalReason, Welcome};
+pub use greeting::{Greeting, NAME_MAX};
+pub use kinds::Expect;
+
+use crate::framing::{
+    Find, FrameError, FrameLimit, Framing, Kind, Opened, Overhead, SealError, SealSlot, Sealed,
+};
+
+/// Bytes of the header.
+pub const HEADER: usize = 4;
+
+/// The version of everything in this module. Greetings of another version are refused.
+pub const PROTOCOL: u16 = 1;
+
+/// The first four bytes of a greeting's payload.
+pub const MAGIC: [u8; 4] = *b"MDNG";
+
+/// The longest payload of a control frame. This version's longest greeting has 164 bytes; the rest is room for later
+/// ones, which must fit so that a server can tell them "please update" instead of nothing.
+pub const CONTROL_MAX: usize = 512;
+
+/// The longest control frame, header included: room of this size fits any `to_frame`.
+pub const CONTROL_FRAME_MAX: usize = HEADER + CONTROL_MAX;
+
+/// The header of a frame. The length is that of the payload, at most [`FrameLimit::MAX`]; more would spill into the
+/// kind, so it is cut to 24 bits (and asserted in debug builds).
+#[inline]
+pub const fn header(kind: Kind, payload_len: u32) -> [u8; HEADER] {
+    debug_assert!(payload_len <= FrameLimit::MAX.get());
+    let [low, middle, high, _] = payload_len.to_le_bytes();
+    [low, middle, high, kind as u8]
+}
+
+/// The LAN framing of one connection: how long a message may be, and which kinds may come next.
+///
+/// The engine puts messages out itself, as [`header`] and payload in one write; [`Framing::seal`] does the same for
+/// whoever has only the trait.
+#[derive(Clone, Debug)]
+pub struct LanFraming {
+    limit: FrameLimit,
+    expect: Expect,
+}
+
+impl LanFraming {
+    /// Reads what a client sends to this server: its greeting first. `limit` is for message payloads received; what
+    /// the peer accepts stands in its greeting.
+    pub const fn server(limit: FrameLimit) -> Self {
+        Self { limit, expect: Expect::Greeting }
+    }
+
+    /// Reads what a server sends to this client: its greeting or a refusal first.
+    pub const fn client(limit: FrameLimit) -> Self {
+        Self { limit, expect: Expect::Answer }
+    }
+
+    /// Which kinds may come next.
+    pub const fn expect(&self) -> Expect {
+        self.expect
+    }
+
+    /// [`Framing::find`], without the trait.
+    #[inline]
+    pub fn find(&self, bytes: &[u8]) -> Result<Find, FrameError> {
+        let Some(header) = bytes.first_chunk() else {
+            return Ok(Find::Need { total: HEADER });
+        };
+        let payload_len = self.check(*header, bytes)?;
+        let total = payload_len.saturating_add(HEADER);
+        Ok(if total <= bytes.len() { Find::Frame { len: total } } else { Find::Need { total } })
+    }
+
+    /// [`Framing::open`], without the trait. LAN frames carry no mask, so the bytes are only looked at.
+    #[inline]
+    pub fn open(&mut self, frame: &[u8]) -> Result<Opened, FrameError> {
+        let header = frame.first_chunk().ok_or(FrameError::NotOneFrame)?;
+        let payload_len = self.check(*header, frame)?;
+        if payload_len.saturating_add(HEADER) != frame.len() {
+            return Err(FrameError::NotOneFrame);
+        }
+        let [.., kind] = *header;
+        let kind = Kind::from_u8(kind).ok_or(FrameError::UnknownKind(kind))?;
+        self.expect = self.expect.after(kind);
+        Ok(Opened { kind, payload: HEADER..frame.len() })
+    }
+
+    /// Checks all that a header says, before anyone makes room for the payload, and returns the payload's length.
+    #[inline]
+    fn check(&self, header: [u8; HEADER], bytes: &[u8]) -> Result<usize, FrameError> {
+        let [low, middle, high, kind] = header;
+        let len = u32::from_le_bytes([low, middle, high, 0]);
+        if kind == Kind::Message as u8 && matches!(self.expect, Expect::Traffic) {
+            return match len {
+                0 => Err(FrameError::Zero),
+                _ if len > self.limit.get() => Err(self.too_long(len)),
+                _ => Ok(len as usize),
+            };
+        }
+        self.check_control(kind, len as usize, bytes)
+    }
+
+    /// Everything but a message in its place. Out of the way of the hot path.
+    #[cold]
+    fn check_control(&self, kind: u8, len: usize, bytes: &[u8]) -> Result<usize, FrameError> {
+        let kind = Kind::from_u8(kind).ok_or(FrameError::UnknownKind(kind))?;
+        if !self.expect.allows(kind) {
+            return Err(FrameError::OutOfTurn(kind));
+        }
+        let bounds = kind.payload_bounds();
+        match len {
+            0 => return Err(FrameError::Zero),
+            _ if len < *bounds.start() => return Err(FrameError::TooShort { len, least: *bounds.start() }),
+            _ if len > *bounds.end() => return Err(FrameError::TooLong { len, limit: *bounds.end() }),
+            _ => {}
+        }
+        // A stranger is turned away by the first byte of the magic that is wrong, not after all it announced.
+        let magic = bytes.iter().skip(HEADER).zip(&MAGIC);
+        if kind == Kind::Greeting && magic.clone().any(|(theirs, ours)| theirs != ours) {
+            return Err(FrameError::Magic);
+        }
+        Ok(len)
+    }
+
+    #[cold]
+    fn too_long(&self, len: u32) -> FrameError {
+        FrameError::TooLong { len: len as usize, limit: self.limit.get() as usize }
+    }
+}
+
+impl Framing for LanFraming {
+    fn find(&mut self, bytes: &[u8]) -> Result<Find, FrameError> {
+        LanFraming::find(self, bytes)
+    }
+
+    fn open(&mut self, frame: &mut [u8]) -> Result<Opened, FrameError> {
+        LanFraming::open(self, frame)
+    }
+
+    fn overhead(&self) -> Overhead {
+        Overhead { head: HEADER, tail: 0 }
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.get() as usize
+    }
+
+    fn seal(&mut self, slot: SealSlot<'_>) -> Result<Sealed, SealError> {
+        crate::framing::seal_head(slot, self.limit, |len| header(Kind::Message, len))
+    }
+}

@@ -1,0 +1,85 @@
+//! Who is there: the first frame of either side.
+
+use crate::codec::{Reader, WriteError};
+use crate::framing::{FrameLimit, Kind};
+use crate::lan::control::{self, ControlError};
+use crate::lan::{MAGIC, PROTOCOL};
+
+/// The longest service or node name, in bytes.
+pub const NAME_MAX: usize = 64;
+
+/// Who the sender is, and what it must agree on before a message means anything. Mismatched builds look like
+/// corruption; a greeting makes them look like what they are.
+///
+/// Borrowed on both sides: from the settings when it is sent, from the frame when it was received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Greeting<'a> {
+    /// The application's own version; the server's settings say which are admitted.
+    pub app_version: u32,
+    /// The longest message payload that the sender of this greeting accepts. A message over it is never sent to it.
+    pub frame_limit: FrameLimit,
+    /// Which life of the node this is: it grows with every start, so that an older one can be told from a newer.
+    pub incarnation: u64,
+    /// Of the interface files both sides were built from; 0 when there are none.
+    pub schema_hash: u64,
+    /// What the sender does, like `chat`: at most [`NAME_MAX`] bytes, no control characters.
+    pub service: &'a str,
+    /// Which one it is, like `chat-3`: unique in the cluster, at most [`NAME_MAX`] bytes, no control characters.
+    /// Empty for a peer that is no node: its incarnation is not compared.
+    pub node: &'a str,
+    /// What it asks for beyond version 1's plain link. None has a meaning yet, so all are refused.
+    pub flags: u16,
+}
+
+impl<'a> Greeting<'a> {
+    /// Reserved: the sender wants the link authenticated and sealed. No build answers it yet but by a refusal.
+    pub const SEALED: u16 = 1;
+
+    /// Writes the whole frame to the front of `out` and returns its length, at most 168 bytes. Refuses names that the
+    /// peer would have to refuse, so that the mistake is found where it was made.
+    pub fn to_frame(&self, out: &mut [u8]) -> Result<usize, WriteError> {
+        for name in [self.service, self.node] {
+            if name.len() > NAME_MAX {
+                return Err(WriteError::TextTooLong { len: name.len(), limit: NAME_MAX });
+            }
+        }
+        control::write_frame(Kind::Greeting, out, |out| {
+            out.bytes(&MAGIC)?;
+            out.u16(PROTOCOL)?;
+            out.u16(self.flags)?;
+            out.u32(self.app_version)?;
+            out.u32(self.frame_limit.get())?;
+            out.u64(self.incarnation)?;
+            out.u64(self.schema_hash)?;
+            out.str(self.service)?;
+            out.str(self.node)
+        })
+    }
+
+    /// Reads the payload of a greeting frame. Another protocol version is an error of its own, found before anything
+    /// that this version defines is looked at.
+    pub fn from_payload(payload: &'a [u8]) -> Result<Self, ControlError> {
+        let mut read = Reader::new(payload);
+        if read.array()? != MAGIC {
+            return Err(ControlError::Magic);
+        }
+        match read.u16()? {
+            PROTOCOL => {}
+            theirs => return Err(ControlError::Protocol { theirs }),
+        }
+        let flags = read.u16()?;
+        let app_version = read.u32()?;
+        let frame_limit = read.u32()?;
+        let greeting = Self {
+            app_version,
+            frame_limit: FrameLimit::new(frame_limit).ok_or(ControlError::FrameLimit(frame_limit))?,
+            incarnation: read.u64()?,
+            schema_hash: read.u64()?,
+            service: control::text(&mut read, NAME_MAX)?,
+            node: control::text(&mut read, NAME_MAX)?,
+            flags,
+        };
+        read.finish()?;
+        Ok(greeting)
+    }
+}
