@@ -20,10 +20,14 @@
 mod completion;
 mod contract;
 mod error;
+#[cfg(unix)]
+mod host;
 mod incoming;
 mod lent;
 mod options;
 mod outgoing;
+#[cfg(unix)]
+mod sockets;
 mod time;
 mod token;
 mod waker;
