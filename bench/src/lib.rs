@@ -18,7 +18,7 @@
 
 pub mod floor;
 pub mod host;
-// pub mod load;
+pub mod load;
 pub mod ring;
 // pub mod runner;
 pub mod sockets;

@@ -1,0 +1,48 @@
+//! Opening many connections without outrunning the server's accept queue.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{Context as _, ensure};
+use socket2::Socket;
+
+use super::ANSWER_DEADLINE;
+use crate::sockets;
+use crate::wire::{self, Trigger};
+
+/// Connections between two proofs that the server keeps up; far below the listener's backlog.
+const STEP: usize = 256;
+
+/// Connections from one source address: Linux hands out 28,232 ephemeral ports by default.
+const PER_SOURCE: usize = 25_000;
+
+/// Opens `count` connections to `server` from 127.0.0.`first_source` and, when ports run short, the addresses after it.
+///
+/// After each [`STEP`], and at the end, the last connection makes a round trip: the server has accepted all before it.
+///
+/// # Errors
+/// As `connect(2)`, or the server does not answer the trip's trigger by itself.
+pub fn connect(server: SocketAddr, count: usize, first_source: u8) -> anyhow::Result<Vec<Socket>> {
+    let mut sockets = Vec::with_capacity(count);
+    for number in 0..count {
+        let source = Ipv4Addr::new(127, 0, 0, first_source + (number / PER_SOURCE) as u8);
+        let socket = sockets::connect(source, server)
+            .with_context(|| format!("connection {number} of {count} from {source}"))?;
+        if (number + 1) % STEP == 0 || number + 1 == count {
+            round_trip(&socket).with_context(|| format!("round trip of connection {number}"))?;
+        }
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+/// A trigger for nothing comes back from a broadcast server as from an echo server.
+fn round_trip(socket: &Socket) -> anyhow::Result<()> {
+    let frame = Trigger { messages: 0, payload_bytes: Trigger::PAYLOAD_BYTES_MIN }.frame();
+    let mut answer = [0; wire::HEADER_BYTES + Trigger::BYTES];
+    socket.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    (&*socket).write_all(&frame)?;
+    (&*socket).read_exact(&mut answer)?;
+    ensure!(answer == frame[..], "the server answered {answer:?}");
+    Ok(())
+}
