@@ -32,6 +32,14 @@ pub struct ClassicSettings {
     pub limit: u16,
 }
 
+impl Default for ClassicSettings {
+    /// The game of the examples in `docs/wire.md`: code `0x77`, fixed key `0xA9`, and the longest payload that the
+    /// header can say.
+    fn default() -> Self {
+        Self { code: 0x77, fixed_key: 0xa9, limit: u16::MAX }
+    }
+}
+
 /// The framing of one connection: what was agreed on, and where the random keys of its frames come from.
 #[derive(Clone, Debug)]
 pub struct Classic {

@@ -32,6 +32,9 @@ pub enum WriteError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// The text of a control frame holds control characters, which a peer would refuse: take them out.
+    #[error("text with control characters")]
+    TextControl,
 }
 
 macro_rules! write {

@@ -2,6 +2,7 @@
 
 use crate::codec::{ReadError, Reader, WriteError, Writer};
 use crate::framing::Kind;
+use crate::lan::greeting::SEALED;
 use crate::lan::{HEADER, header};
 
 /// The longest text of a refusal, in bytes.
@@ -62,21 +63,19 @@ pub struct Refusal<'a> {
 impl<'a> Refusal<'a> {
     /// Writes the whole frame to the front of `out` and returns its length, at most 135 bytes.
     pub fn to_frame(&self, out: &mut [u8]) -> Result<usize, WriteError> {
-        let len = self.text.len();
-        if len > REFUSAL_TEXT_MAX {
-            return Err(WriteError::TextTooLong { len, limit: REFUSAL_TEXT_MAX });
-        }
         write_frame(Kind::Refusal, out, |out| {
             out.u8(self.reason.to_u8())?;
-            out.str(self.text)
+            put_text(out, self.text, REFUSAL_TEXT_MAX)
         })
     }
 
     /// Reads the payload of a refusal frame. Its layout is the same in every protocol version.
     pub fn from_payload(payload: &'a [u8]) -> Result<Self, ControlError> {
         let mut read = Reader::new(payload);
-        let refusal =
-            Self { reason: RefusalReason::from_u8(read.u8()?), text: text(&mut read, REFUSAL_TEXT_MAX)? };
+        let refusal = Self {
+            reason: RefusalReason::from_u8(read.u8()?),
+            text: take_text(&mut read, REFUSAL_TEXT_MAX)?,
+        };
         read.finish()?;
         Ok(refusal)
     }
@@ -256,6 +255,9 @@ pub enum ControlError {
         /// The peer's.
         theirs: u16,
     },
+    /// The greeting asks for something that this build does not have; bit 0 is a sealed link.
+    #[error("greeting flags {0:#06x}")]
+    Flags(u16),
     /// A text is longer than its limit.
     #[error("text of {len} bytes, at most {limit} allowed")]
     TextTooLong {
@@ -287,6 +289,7 @@ impl ControlError {
         match self {
             Self::Magic => None,
             Self::Protocol { .. } => Some(RefusalReason::Protocol),
+            Self::Flags(SEALED) => Some(RefusalReason::Sealing),
             Self::FrameLimit(_) => Some(RefusalReason::FrameLimit),
             _ => Some(RefusalReason::Malformed),
         }
@@ -308,8 +311,19 @@ pub(super) fn write_frame(
     Ok(len.saturating_add(HEADER))
 }
 
+/// Writes a text that [`take_text`] will take.
+pub(super) fn put_text(out: &mut Writer<'_>, text: &str, limit: usize) -> Result<(), WriteError> {
+    if text.len() > limit {
+        return Err(WriteError::TextTooLong { len: text.len(), limit });
+    }
+    if text.contains(char::is_control) {
+        return Err(WriteError::TextControl);
+    }
+    out.str(text)
+}
+
 /// A text whose length is checked before its bytes are looked at.
-pub(super) fn text<'a>(read: &mut Reader<'a>, limit: usize) -> Result<&'a str, ControlError> {
+pub(super) fn take_text<'a>(read: &mut Reader<'a>, limit: usize) -> Result<&'a str, ControlError> {
     let len = usize::from(read.clone().u16()?);
     if len > limit {
         return Err(ControlError::TextTooLong { len, limit });

@@ -8,6 +8,12 @@ use crate::lan::{MAGIC, PROTOCOL};
 /// The longest service or node name, in bytes.
 pub const NAME_MAX: usize = 64;
 
+/// What a plain link asks for. Each bit is a wish that the other side must understand or refuse.
+const NO_FLAGS: u16 = 0;
+
+/// The flag that is reserved for "I want this link authenticated and sealed".
+pub(super) const SEALED: u16 = 1;
+
 /// Who the sender is, and what it must agree on before a message means anything. Mismatched builds look like
 /// corruption; a greeting makes them look like what they are.
 ///
@@ -27,32 +33,22 @@ pub struct Greeting<'a> {
     /// Which one it is, like `chat-3`: unique in the cluster, at most [`NAME_MAX`] bytes, no control characters.
     /// Empty for a peer that is no node: its incarnation is not compared.
     pub node: &'a str,
-    /// What it asks for beyond version 1's plain link. None has a meaning yet, so all are refused.
-    pub flags: u16,
 }
 
 impl<'a> Greeting<'a> {
-    /// Reserved: the sender wants the link authenticated and sealed. No build answers it yet but by a refusal.
-    pub const SEALED: u16 = 1;
-
     /// Writes the whole frame to the front of `out` and returns its length, at most 168 bytes. Refuses names that the
     /// peer would have to refuse, so that the mistake is found where it was made.
     pub fn to_frame(&self, out: &mut [u8]) -> Result<usize, WriteError> {
-        for name in [self.service, self.node] {
-            if name.len() > NAME_MAX {
-                return Err(WriteError::TextTooLong { len: name.len(), limit: NAME_MAX });
-            }
-        }
         control::write_frame(Kind::Greeting, out, |out| {
             out.bytes(&MAGIC)?;
             out.u16(PROTOCOL)?;
-            out.u16(self.flags)?;
+            out.u16(NO_FLAGS)?;
             out.u32(self.app_version)?;
             out.u32(self.frame_limit.get())?;
             out.u64(self.incarnation)?;
             out.u64(self.schema_hash)?;
-            out.str(self.service)?;
-            out.str(self.node)
+            control::put_text(out, self.service, NAME_MAX)?;
+            control::put_text(out, self.node, NAME_MAX)
         })
     }
 
@@ -67,7 +63,10 @@ impl<'a> Greeting<'a> {
             PROTOCOL => {}
             theirs => return Err(ControlError::Protocol { theirs }),
         }
-        let flags = read.u16()?;
+        match read.u16()? {
+            NO_FLAGS => {}
+            flags => return Err(ControlError::Flags(flags)),
+        }
         let app_version = read.u32()?;
         let frame_limit = read.u32()?;
         let greeting = Self {
@@ -75,9 +74,8 @@ impl<'a> Greeting<'a> {
             frame_limit: FrameLimit::new(frame_limit).ok_or(ControlError::FrameLimit(frame_limit))?,
             incarnation: read.u64()?,
             schema_hash: read.u64()?,
-            service: control::text(&mut read, NAME_MAX)?,
-            node: control::text(&mut read, NAME_MAX)?,
-            flags,
+            service: control::take_text(&mut read, NAME_MAX)?,
+            node: control::take_text(&mut read, NAME_MAX)?,
         };
         read.finish()?;
         Ok(greeting)
