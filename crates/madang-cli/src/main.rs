@@ -1,2 +1,35 @@
-//! The `madang` command.
-fn main() {}
+//! The `madang` command: one subcommand a file.
+//!
+//! `madang dummy` plays many simple clients against an echo server and judges what comes back.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command is a program beside the engine: it may read clocks and start threads as it likes"
+)]
+
+mod dummy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Network engine for game servers: tools to run, judge and measure it.
+#[derive(Parser)]
+#[command(name = "madang", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play simple blocking clients against an echo server; the exit code says whether every echo was right
+    Dummy(dummy::Options),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Dummy(options) => dummy::run(&options),
+    }
+}

@@ -1,0 +1,97 @@
+//! One client: an id, its connections one after the other, and what they add up to.
+
+use std::time::{Duration, Instant};
+
+use super::Settings;
+use super::conversation::Conversation;
+use super::link::{Link, NoLink, Patience};
+use super::message::Speaker;
+use super::random::Random;
+use super::tally::{Failure, Tally};
+
+/// After so many failures in its connections a client stops: more of the same teach nothing.
+const FAILURES_ENOUGH: u64 = 10;
+
+/// How long a client waits when this machine has no local port left for it.
+const PORT_WAIT: Duration = Duration::from_millis(20);
+
+/// The thread of a client owns it.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) id: u32,
+    /// For the choices that a mode makes; messages have their own.
+    pub(crate) random: Random,
+    pub(crate) tally: Tally,
+    /// When no new work is begun.
+    deadline: Instant,
+    /// The number of the next connection.
+    connection: u32,
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn new(settings: &'a Settings, id: u32, start: Instant) -> Self {
+        Self {
+            settings,
+            id,
+            random: Random::of(settings.seed, &[u64::from(id)]),
+            tally: Tally::default(),
+            deadline: start + settings.lasts,
+            connection: 0,
+        }
+    }
+
+    /// Whether there is time left, and reason, to go on.
+    pub(crate) fn goes_on(&self) -> bool {
+        Instant::now() < self.deadline && self.tally.failed.values().sum::<u64>() < FAILURES_ENOUGH
+    }
+
+    /// Opens the next connection for messages. Without one the failure is counted and the mode asks
+    /// [`Client::goes_on`] again.
+    pub(crate) fn converse(&mut self, receive_buffer: Option<usize>) -> Option<Conversation> {
+        let speaker =
+            Speaker { seed: self.settings.seed, client: self.id, connection: self.next_connection() };
+        let opened = Conversation::open(self.settings, speaker, receive_buffer, self.patience());
+        self.opened(opened)
+    }
+
+    /// Opens the next connection without a judge, greeted or as a stranger.
+    pub(crate) fn link(&mut self, greeted: bool) -> Option<Link> {
+        self.next_connection();
+        let patience = self.patience();
+        let opened = match greeted {
+            true => Link::open(self.settings, None, patience),
+            false => Link::connect(self.settings, None, patience),
+        };
+        self.opened(opened)
+    }
+
+    /// Counts a failure of the connection that was opened last.
+    pub(crate) fn fail(&mut self, kind: &'static str, what: String) {
+        let connection = self.connection.saturating_sub(1);
+        self.tally.fail(1, Failure { client: self.id, connection, kind, what });
+    }
+
+    /// Each wait has the same patience; all together end soon after the mode does.
+    fn patience(&self) -> Patience {
+        let each = self.settings.patience;
+        Patience { each, until: self.deadline.max(Instant::now()) + each * 2 }
+    }
+
+    fn next_connection(&mut self) -> u32 {
+        self.connection += 1;
+        self.connection - 1
+    }
+
+    fn opened<T>(&mut self, opened: Result<T, NoLink>) -> Option<T> {
+        match opened {
+            Ok(opened) => return Some(opened),
+            Err(NoLink::NoLocalPort) => {
+                self.tally.no_local_port += 1;
+                std::thread::sleep(PORT_WAIT);
+            }
+            Err(NoLink::Refused(why)) => self.fail("refused", why),
+        }
+        None
+    }
+}

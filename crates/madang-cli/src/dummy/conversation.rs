@@ -1,0 +1,218 @@
+//! One connection of one client with its judge: say, hear, and a verdict at the end.
+
+use std::time::Duration;
+
+use super::judge::{Due, Judge};
+use super::link::{End, Link, NoLink, Patience};
+use super::message::{Claim, Command, Sizes, Speaker};
+use super::random::Random;
+use super::tally::{Failure, Tally};
+use super::{Settings, framing::Framing};
+
+/// Say messages with [`Conversation::say`] and [`Conversation::flush`], hear echoes with [`Conversation::hear`], and
+/// end with one of the `finish` verbs: only they count what happened.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    link: Link,
+    judge: Judge,
+    speaker: Speaker,
+    framing: Framing,
+    sizes: Sizes,
+    random: Random,
+    /// Frames that were said and not yet written.
+    outgoing: Vec<u8>,
+    /// A payload in the making.
+    payload: Vec<u8>,
+    /// What was noticed on the way.
+    noticed: Tally,
+}
+
+/// How far a [`Conversation::flush_some`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    All,
+    Part,
+    Nothing,
+}
+
+/// How the connection may end without fault, and what must have come back by then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    pub(crate) due: Due,
+    /// The server may end it by a reset or within a frame, as an abortive disconnect does.
+    pub(crate) abrupt: bool,
+}
+
+impl Conversation {
+    pub(crate) fn open(
+        settings: &Settings,
+        speaker: Speaker,
+        receive_buffer: Option<usize>,
+        patience: Patience,
+    ) -> Result<Self, NoLink> {
+        let Settings { framing, sizes, .. } = *settings;
+        Ok(Self {
+            link: Link::open(settings, receive_buffer, patience)?,
+            judge: Judge::new(speaker, sizes),
+            speaker,
+            framing,
+            sizes,
+            random: Random::of(speaker.seed, &[u64::from(speaker.client), u64::from(speaker.connection)]),
+            outgoing: Vec::new(),
+            payload: Vec::new(),
+            noticed: Tally { connections: 1, ..Tally::default() },
+        })
+    }
+
+    /// Puts one more message behind those that wait to be written.
+    pub(crate) fn say(&mut self, command: Command) {
+        let Speaker { seed, client, connection } = self.speaker;
+        let sequence = self.judge.say();
+        self.payload.clear();
+        Claim { command, client, connection, sequence }.write(seed, self.sizes, &mut self.payload);
+        self.framing.encode(&self.payload, &mut self.random, &mut self.outgoing);
+    }
+
+    /// Writes all that was said: at once, or now and then in two parts that are cut at any byte.
+    pub(crate) fn flush(&mut self) -> Result<(), End> {
+        if self.outgoing.len() > 1 && self.random.one_in(16) {
+            let cut = self.random.between(1, self.outgoing.len() - 1);
+            self.link.write(&self.outgoing[..cut])?;
+            std::thread::yield_now();
+            self.link.write(&self.outgoing[cut..])?;
+        } else {
+            self.link.write(&self.outgoing)?;
+        }
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    /// Writes as much of what was said as goes at once, or waits a little for room.
+    pub(crate) fn flush_some(&mut self, wait: Duration) -> Result<Flushed, End> {
+        let written = self.link.write_some(&self.outgoing, wait)?;
+        self.outgoing.drain(..written.unwrap_or(0));
+        Ok(match written {
+            _ if self.outgoing.is_empty() => Flushed::All,
+            Some(_) => Flushed::Part,
+            None => Flushed::Nothing,
+        })
+    }
+
+    /// Writes only a beginning of what was said, of any length short of the whole.
+    pub(crate) fn flush_cut(&mut self) -> Result<(), End> {
+        let cut = self.random.between(0, self.outgoing.len().saturating_sub(1));
+        self.link.write(&self.outgoing[..cut])
+    }
+
+    /// Waits for one echo and judges it.
+    pub(crate) fn hear(&mut self) -> Result<(), End> {
+        let payload = self.link.receive()?;
+        if let Err(fault) = self.judge.hear(payload) {
+            self.notice(&fault, "");
+        }
+        Ok(())
+    }
+
+    /// Waits for the echo of everything said.
+    pub(crate) fn hear_all(&mut self) -> Result<(), End> {
+        while self.judge.heard() < self.judge.said() {
+            self.hear()?;
+        }
+        Ok(())
+    }
+
+    /// Hears until the connection ends.
+    pub(crate) fn hear_end(&mut self) -> End {
+        loop {
+            if let Err(end) = self.hear() {
+                return end;
+            }
+        }
+    }
+
+    /// Messages said so far.
+    pub(crate) const fn said(&self) -> u64 {
+        self.judge.said()
+    }
+
+    /// Messages whose echo came or was passed over.
+    pub(crate) const fn heard(&self) -> u64 {
+        self.judge.heard()
+    }
+
+    /// All is said and must have been heard: closes in order and makes sure that nothing more comes.
+    pub(crate) fn finish_in_order(mut self) -> Tally {
+        self.link.half_close();
+        let end = self.hear_end();
+        let all = self.judge.said();
+        let expected = Expected { due: Due { at_least: all, at_most: all }, abrupt: false };
+        self.finish_ended(&end, expected)
+    }
+
+    /// All is said and heard: closes at once without waiting for the server.
+    pub(crate) fn finish_at_once(self) -> Tally {
+        let all = self.judge.said();
+        self.verdict(Due { at_least: all, at_most: all }, "")
+    }
+
+    /// Resets the connection, whatever is still in flight.
+    pub(crate) fn finish_by_reset(self) -> Tally {
+        let due = Due { at_least: 0, at_most: self.judge.said() };
+        let Self { link, judge, speaker, noticed, .. } = self;
+        link.reset();
+        tally(&judge, speaker, noticed, due, "")
+    }
+
+    /// The server ended the connection though all that was said was due.
+    pub(crate) fn finish_broken(mut self, end: &End) -> Tally {
+        let all = self.judge.said();
+        if matches!(end, End::Closed | End::Reset) && self.judge.heard() == all {
+            self.notice_end(end);
+        }
+        self.finish_ended(end, Expected { due: Due { at_least: all, at_most: all }, abrupt: false })
+    }
+
+    /// The server ended the connection, as was asked of it or as it likes.
+    pub(crate) fn finish_ended(mut self, end: &End, expected: Expected) -> Tally {
+        match end {
+            End::Closed => self.noticed.closed += 1,
+            End::Reset => self.noticed.reset += 1,
+            End::Cut { payload, reset } if expected.abrupt => {
+                let ends = &mut self.noticed;
+                *(if *reset { &mut ends.reset } else { &mut ends.closed }) += 1;
+                if let Err(fault) = self.judge.hear_cut(payload) {
+                    self.notice(&fault, " (cut by the end of the stream)");
+                }
+            }
+            _ => self.notice_end(end),
+        }
+        let goodbye = self.link.goodbye().map(|goodbye| format!(", saying {goodbye}")).unwrap_or_default();
+        self.verdict(expected.due, &format!("; {end}{goodbye}"))
+    }
+
+    fn verdict(self, due: Due, context: &str) -> Tally {
+        tally(&self.judge, self.speaker, self.noticed, due, context)
+    }
+
+    fn notice(&mut self, fault: &super::judge::Fault, context: &str) {
+        let Speaker { client, connection, .. } = self.speaker;
+        self.noticed.fail(fault.messages(), Failure::of_fault(client, connection, fault, context));
+    }
+
+    fn notice_end(&mut self, end: &End) {
+        let Speaker { client, connection, .. } = self.speaker;
+        let progress = format!(" ({} of {} echoes were there)", self.judge.heard(), self.judge.said());
+        self.noticed.fail(1, Failure::of_end(client, connection, end, &progress));
+    }
+}
+
+fn tally(judge: &Judge, speaker: Speaker, mut noticed: Tally, due: Due, context: &str) -> Tally {
+    for fault in judge.finish(due) {
+        let Speaker { client, connection, .. } = speaker;
+        noticed.fail(fault.messages(), Failure::of_fault(client, connection, &fault, context));
+    }
+    noticed.sent += judge.said();
+    noticed.verified += judge.verified();
+    noticed.waived += judge.said() - judge.heard().max(due.at_least);
+    noticed
+}

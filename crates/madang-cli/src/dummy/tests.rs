@@ -1,0 +1,147 @@
+//! The dummy against a double: a right server passes each mode, each flaw is found by the mode that must find it.
+
+use std::time::Duration;
+
+use super::double::{Double, Flaw};
+use super::framing::Framing;
+use super::message::Sizes;
+use super::mode::Mode;
+use super::tally::Summary;
+use super::{Settings, play};
+
+const FRAMINGS: [Framing; 3] = [Framing::Lan, Framing::Be32, Framing::Classic];
+
+fn run(framing: Framing, mode: Mode, flaw: Flaw) -> Summary {
+    let double = Double::start(framing, flaw);
+    let settings = Settings {
+        address: double.address,
+        clients: 4,
+        lasts: Duration::from_millis(400),
+        framing,
+        sizes: Sizes { min: 24, max: 300 },
+        depth: 4,
+        rate: 0,
+        burst: 256,
+        seed: 1,
+        patience: Duration::from_millis(2_500),
+    };
+    play(mode, &settings).expect("threads start")
+}
+
+/// No failure, and the mode did its work.
+#[track_caller]
+fn check_clean(mode: Mode, worked: impl Fn(&Summary) -> bool) {
+    for framing in FRAMINGS {
+        let summary = run(framing, mode, Flaw::None);
+        assert!(summary.tally.is_clean() && worked(&summary), "{summary}");
+    }
+}
+
+/// The flaw is found, and called by this name.
+#[track_caller]
+fn check_found(mode: Mode, flaw: Flaw, kind: &str) {
+    for framing in FRAMINGS {
+        let summary = run(framing, mode, flaw);
+        assert!(summary.tally.failed.contains_key(kind), "{flaw:?} with {framing:?} is no {kind}: {summary}");
+    }
+}
+
+#[test]
+fn a_right_server_passes_steady() {
+    check_clean(Mode::Steady, |s| {
+        s.tally.verified == s.tally.sent && s.tally.sent > 100 && s.tally.closed == 4
+    });
+}
+
+#[test]
+fn a_right_server_passes_over_send() {
+    check_clean(Mode::OverSend, |s| s.tally.verified == s.tally.sent && s.tally.sent >= 4 * 256);
+}
+
+#[test]
+fn a_right_server_passes_churn() {
+    check_clean(Mode::Churn, |s| s.tally.verified == s.tally.sent && s.tally.connections > 20);
+}
+
+#[test]
+fn a_right_server_passes_random_disconnect() {
+    check_clean(Mode::RandomDisconnect, |s| {
+        s.tally.waived > 0 && s.tally.closed > 0 && s.tally.connections > 20
+    });
+}
+
+#[test]
+fn a_right_server_passes_reset() {
+    check_clean(Mode::Reset, |s| s.tally.waived > 0 && s.tally.verified > 0 && s.tally.connections > 20);
+}
+
+#[test]
+fn a_right_server_passes_garbage() {
+    check_clean(Mode::Garbage, |s| s.tally.repelled >= 8 && s.tally.verified > 100);
+}
+
+#[test]
+fn a_lost_echo_is_found() {
+    // One outstanding echo that never comes is silence; among several the gap shows itself.
+    check_found(Mode::Steady, Flaw::Lose, "lost");
+    check_found(Mode::OverSend, Flaw::Lose, "lost");
+}
+
+#[test]
+fn a_doubled_echo_is_found() {
+    check_found(Mode::Steady, Flaw::Double, "doubled");
+}
+
+#[test]
+fn a_reordered_echo_is_found() {
+    check_found(Mode::Steady, Flaw::Swap, "reordered");
+}
+
+#[test]
+fn an_altered_echo_is_found() {
+    check_found(Mode::Steady, Flaw::FlipBit, "altered");
+    check_found(Mode::Reset, Flaw::FlipBit, "altered");
+    check_found(Mode::RandomDisconnect, Flaw::FlipBit, "altered");
+    check_found(Mode::Steady, Flaw::Shorten, "altered");
+}
+
+#[test]
+fn an_echo_of_another_session_is_found() {
+    check_found(Mode::Steady, Flaw::CrossTalk, "foreign");
+}
+
+#[test]
+fn a_server_that_hangs_is_reported_and_does_not_hang_the_dummy() {
+    check_found(Mode::Churn, Flaw::Hang, "silent");
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_found() {
+    check_found(Mode::Steady, Flaw::CloseEarly, "lost");
+    check_found(Mode::Steady, Flaw::CutFrame, "cut");
+}
+
+#[test]
+fn a_disconnect_that_does_not_happen_is_found() {
+    check_found(Mode::RandomDisconnect, Flaw::IgnoreDisconnect, "silent");
+}
+
+#[test]
+fn a_farewell_that_does_not_arrive_is_found() {
+    check_found(Mode::RandomDisconnect, Flaw::ForgetFarewell, "lost");
+}
+
+#[test]
+fn garbage_that_is_kept_or_answered_is_found() {
+    check_found(Mode::Garbage, Flaw::KeepGarbage, "not-repelled");
+    check_found(Mode::Garbage, Flaw::AnswerStranger, "answered");
+}
+
+#[test]
+fn a_client_that_is_not_let_in_is_found() {
+    // A connection that is closed before any byte is refused where there is a greeting, and lost echoes elsewhere.
+    for (framing, kind) in [(Framing::Lan, "refused"), (Framing::Be32, "lost"), (Framing::Classic, "lost")] {
+        let summary = run(framing, Mode::Churn, Flaw::Refuse);
+        assert!(summary.tally.failed.contains_key(kind), "{framing:?}: {summary}");
+    }
+}
