@@ -44,8 +44,8 @@ use self::tally::{Summary, Tally};
 /// A client keeps its buffers on the heap; its stack holds one chunk of a read and a few frames.
 const CLIENT_STACK_BYTES: usize = 128 * 1024;
 
-/// Exit code 0: nothing was lost, doubled, reordered or altered, and nothing else failed. 1: something did. 2: the
-/// options are wrong.
+/// Exit code 0: nothing was lost, doubled, reordered or altered, and nothing else failed. 1: something was. 2: it could
+/// not run.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// The echo server
@@ -57,8 +57,10 @@ pub(crate) struct Options {
     /// How long each mode runs
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// What the clients do
     #[arg(long, value_enum, default_value = "all")]
     mode: ModeChoice,
+    /// How messages are cut out of the stream
     #[arg(long, value_enum, default_value = "lan")]
     framing: Framing,
     /// Payload bytes, one number or a range
@@ -79,6 +81,7 @@ pub(crate) struct Options {
     /// How long a connection may stand still before it is reported as silent
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     patience_seconds: u64,
+    /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     report: Report,
 }
@@ -131,6 +134,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if options.size.max > longest {
         anyhow::bail!("--size: this framing carries at most {longest} bytes");
     }
+    let modes = options.mode.modes();
+    if modes.contains(&Mode::Garbage) && options.clients < 2 {
+        anyhow::bail!("--clients: garbage needs one client to attack and one to be honest beside it");
+    }
     let settings = Settings {
         address: options.addr,
         clients: options.clients,
@@ -144,7 +151,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         patience: Duration::from_secs(options.patience_seconds),
     };
     let mut summaries = Vec::new();
-    for mode in options.mode.modes() {
+    for mode in modes {
         let summary = play(mode, &settings)?;
         if options.report == Report::Text {
             println!("{summary}");

@@ -14,6 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// The exit code of a command that could not do its work, as clap uses it for wrong options. 1 is left for a verdict.
+const COULD_NOT_RUN: u8 = 2;
+
 /// Network engine for game servers: tools to run, judge and measure it.
 #[derive(Parser)]
 #[command(name = "madang", version)]
@@ -28,8 +31,12 @@ enum Command {
     Dummy(dummy::Options),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
         Command::Dummy(options) => dummy::run(&options),
-    }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(COULD_NOT_RUN)
+    })
 }

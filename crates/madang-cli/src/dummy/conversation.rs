@@ -1,7 +1,5 @@
 //! One connection of one client with its judge: say, hear, and a verdict at the end.
 
-use std::time::Duration;
-
 use super::judge::{Due, Judge};
 use super::link::{End, Link, NoLink, Patience};
 use super::message::{Claim, Command, Sizes, Speaker};
@@ -87,9 +85,9 @@ impl Conversation {
         Ok(())
     }
 
-    /// Writes as much of what was said as goes at once, or waits a little for room.
-    pub(crate) fn flush_some(&mut self, wait: Duration) -> Result<Flushed, End> {
-        let written = self.link.write_some(&self.outgoing, wait)?;
+    /// Writes as much of what was said as there is room for now.
+    pub(crate) fn flush_some(&mut self) -> Result<Flushed, End> {
+        let written = self.link.write_without_waiting(&self.outgoing)?;
         self.outgoing.drain(..written.unwrap_or(0));
         Ok(match written {
             _ if self.outgoing.is_empty() => Flushed::All,

@@ -4,6 +4,8 @@
 //! cannot be hidden by the same bug here, because they share no line.
 
 mod classic;
+#[cfg(test)]
+mod vectors;
 
 use std::ops::RangeInclusive;
 

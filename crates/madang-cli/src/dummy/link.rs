@@ -32,8 +32,6 @@ pub(crate) struct Link {
     goodbye: Option<String>,
     /// The longest message that this client sends, and so the longest that may come back.
     longest_message: usize,
-    /// The time-out that the socket has for writes, to set it only when it changes.
-    write_wait: Duration,
 }
 
 /// Why no further message comes.
@@ -78,7 +76,6 @@ impl Link {
             start: 0,
             goodbye: None,
             longest_message: settings.sizes.max,
-            write_wait: Duration::ZERO,
         })
     }
 
@@ -122,20 +119,27 @@ impl Link {
     /// still came before.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
-            let written = self.write_some(bytes, self.patience.each)?.ok_or(End::Silent)?;
+            let written = self.write_once(bytes)?.ok_or(End::Silent)?;
             bytes = &bytes[written..];
         }
         Ok(())
     }
 
-    /// Writes as much as goes within `wait`; `None` if nothing went at all.
-    pub(crate) fn write_some(&mut self, bytes: &[u8], wait: Duration) -> Result<Option<usize>, End> {
+    /// Writes as much as there is room for now; `None` if there is none. It does not wait, because on Windows a
+    /// socket is not to be used any more after a write that timed out.
+    pub(crate) fn write_without_waiting(&mut self, bytes: &[u8]) -> Result<Option<usize>, End> {
+        let blocking = |link: &Self, blocks: bool| {
+            link.stream.set_nonblocking(!blocks).map_err(|error| End::Failed(error.kind()))
+        };
+        blocking(self, false)?;
+        let written = self.write_once(bytes);
+        blocking(self, true)?;
+        written
+    }
+
+    fn write_once(&mut self, bytes: &[u8]) -> Result<Option<usize>, End> {
         if Instant::now() > self.patience.until {
             return Err(End::Silent);
-        }
-        if wait != self.write_wait {
-            self.stream.set_write_timeout(Some(wait)).map_err(|error| End::Failed(error.kind()))?;
-            self.write_wait = wait;
         }
         match self.stream.write(bytes) {
             Ok(written) => Ok(Some(written)),
@@ -301,6 +305,7 @@ fn connect(
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(stream)
     };
     open().map_err(|error| match error.kind() {

@@ -27,8 +27,11 @@ const OVER_SEND_RECEIVE_BUFFER: usize = 16 * 1024;
 /// over-send: messages that leave in one write.
 const OVER_SEND_GROUP: u64 = 16;
 
-/// over-send: how long a write may stand still before the client reads an echo to make room.
-const OVER_SEND_WAIT: Duration = Duration::from_millis(50);
+/// over-send: how long the client leaves the server to itself when there is no room to write, before it looks again.
+const OVER_SEND_WAIT: Duration = Duration::from_millis(20);
+
+/// over-send: how long there is no room to write before the client reads an echo to make some.
+const OVER_SEND_STUCK: Duration = Duration::from_millis(100);
 
 impl Mode {
     pub(crate) const EACH: [Self; 6] =
@@ -120,16 +123,14 @@ fn burst(talk: &mut Conversation, count: u64, patience: Duration) -> Result<(), 
         }
         let mut moved = Instant::now();
         loop {
-            match talk.flush_some(OVER_SEND_WAIT)? {
+            match talk.flush_some()? {
                 Flushed::All => break,
                 Flushed::Part => moved = Instant::now(),
-                // Only whole messages have an echo that is sure to come.
-                Flushed::Nothing if talk.heard() < written => {
-                    talk.hear()?;
-                    moved = Instant::now();
-                }
+                Flushed::Nothing if moved.elapsed() < OVER_SEND_STUCK => std::thread::sleep(OVER_SEND_WAIT),
+                // Only what was written whole has an echo that is sure to come.
+                Flushed::Nothing if talk.heard() < written => talk.hear()?,
                 Flushed::Nothing if moved.elapsed() > patience => return Err(End::Silent),
-                Flushed::Nothing => {}
+                Flushed::Nothing => std::thread::sleep(OVER_SEND_WAIT),
             }
         }
     }
