@@ -1,0 +1,57 @@
+//! What happened, as one number.
+
+/// A running hash over everything that happens in a world: equal for equal runs, so that a replay can be trusted.
+#[derive(Debug, Clone)]
+pub(super) struct Trace {
+    hash: u64,
+}
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Event {
+    Arrive = 1,
+    Reset,
+    Connect,
+    Close,
+    Vanish,
+    Accepted,
+    Stalled,
+    Unlistened,
+    Connected,
+    Data,
+    RecvEnded,
+    Sent,
+    Poll,
+    Advance,
+    Submit,
+}
+
+impl Trace {
+    pub(super) fn new(seed: u64) -> Trace {
+        Trace { hash: seed ^ 0xcbf2_9ce4_8422_2325 }
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(super) fn note(&mut self, event: Event, what: u64, more: u64) {
+        self.mix(event as u64);
+        self.mix(what);
+        self.mix(more);
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+        self.mix(bytes.len() as u64);
+    }
+
+    /// One step of FNV-1a over words instead of bytes, rotated so that high bits come back down.
+    fn mix(&mut self, word: u64) {
+        self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    }
+}
