@@ -83,7 +83,7 @@ impl LanFraming {
         let Some(header) = bytes.first_chunk() else {
             return Ok(Find::Need { total: HEADER });
         };
-        let payload_len = self.check(*header, bytes)?;
+        let (_, payload_len) = self.check(*header, bytes)?;
         let total = payload_len.saturating_add(HEADER);
         Ok(if total <= bytes.len() { Find::Frame { len: total } } else { Find::Need { total } })
     }
@@ -92,26 +92,25 @@ impl LanFraming {
     #[inline]
     pub fn open(&mut self, frame: &[u8]) -> Result<Opened, FrameError> {
         let header = frame.first_chunk().ok_or(FrameError::NotOneFrame)?;
-        let payload_len = self.check(*header, frame)?;
+        let (kind, payload_len) = self.check(*header, frame)?;
         if payload_len.saturating_add(HEADER) != frame.len() {
             return Err(FrameError::NotOneFrame);
         }
-        let [.., kind] = *header;
-        let kind = Kind::from_u8(kind).ok_or(FrameError::UnknownKind(kind))?;
         self.expect = self.expect.after(kind);
         Ok(Opened { kind, payload: HEADER..frame.len() })
     }
 
-    /// Checks all that a header says, before anyone makes room for the payload, and returns the payload's length.
+    /// Checks all that a header says, before anyone makes room for the payload: the kind and the payload's length.
+    /// `bytes` starts with the header.
     #[inline]
-    fn check(&self, header: [u8; HEADER], bytes: &[u8]) -> Result<usize, FrameError> {
+    fn check(&self, header: [u8; HEADER], bytes: &[u8]) -> Result<(Kind, usize), FrameError> {
         let [low, middle, high, kind] = header;
         let len = u32::from_le_bytes([low, middle, high, 0]);
         if kind == Kind::Message as u8 && matches!(self.expect, Expect::Traffic) {
             return match len {
                 0 => Err(FrameError::Zero),
                 _ if len > self.limit.get() => Err(self.too_long(len)),
-                _ => Ok(len as usize),
+                _ => Ok((Kind::Message, len as usize)),
             };
         }
         self.check_control(kind, len as usize, bytes)
@@ -119,7 +118,7 @@ impl LanFraming {
 
     /// Everything but a message in its place. Out of the way of the hot path.
     #[cold]
-    fn check_control(&self, kind: u8, len: usize, bytes: &[u8]) -> Result<usize, FrameError> {
+    fn check_control(&self, kind: u8, len: usize, bytes: &[u8]) -> Result<(Kind, usize), FrameError> {
         let kind = Kind::from_u8(kind).ok_or(FrameError::UnknownKind(kind))?;
         if !self.expect.allows(kind) {
             return Err(FrameError::OutOfTurn(kind));
@@ -132,11 +131,11 @@ impl LanFraming {
             _ => {}
         }
         // A stranger is turned away by the first byte of the magic that is wrong, not after all it announced.
-        let magic = bytes.iter().skip(HEADER).zip(&MAGIC);
-        if kind == Kind::Greeting && magic.clone().any(|(theirs, ours)| theirs != ours) {
+        let mut magic = bytes.iter().skip(HEADER).zip(&MAGIC);
+        if kind == Kind::Greeting && magic.any(|(theirs, ours)| theirs != ours) {
             return Err(FrameError::Magic);
         }
-        Ok(len)
+        Ok((kind, len))
     }
 
     #[cold]
