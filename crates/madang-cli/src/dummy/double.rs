@@ -30,6 +30,8 @@ pub(crate) enum Flaw {
     CrossTalk,
     /// Goes on echoing behind a disconnect.
     IgnoreDisconnect,
+    /// Echoes the message that asks for a disconnect before it disconnects.
+    EchoDisconnect,
     /// Ends the connection at a farewell without the last echo.
     ForgetFarewell,
     /// Keeps a connection that sent garbage.
@@ -125,14 +127,14 @@ impl Server {
         random: &mut Random,
     ) -> std::io::Result<ControlFlow<()>> {
         let ended = match payload[0] {
-            b'D' => self.flaw != Flaw::IgnoreDisconnect,
+            b'D' => !matches!(self.flaw, Flaw::IgnoreDisconnect | Flaw::EchoDisconnect),
             b'F' if self.flaw == Flaw::ForgetFarewell => true,
             _ => false,
         };
         if ended {
             return Ok(ControlFlow::Break(()));
         }
-        let farewell = payload[0] == b'F';
+        let farewell = payload[0] == b'F' || payload[0] == b'D' && self.flaw == Flaw::EchoDisconnect;
         let flawed = self.messages.fetch_add(1, Ordering::Relaxed) % 50 == 40;
         let mut frame = Vec::new();
         match self.flaw {

@@ -117,7 +117,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mode, framing, clients, seconds, seed, tally } = self;
         let verdict = if tally.is_clean() { "ok" } else { "FAILED" };
-        write!(f, "{mode:<18} {verdict:<6} {framing}, {clients} clients, {seconds:.1} s: ")?;
+        write!(f, "{mode:<18} {verdict:<6} {framing}, {clients} clients, {seconds:.1} s, seed {seed}: ")?;
         write!(f, "{} connections, {} sent, {} verified", tally.connections, tally.sent, tally.verified)?;
         for (count, what) in [
             (tally.waived, "waived"),
@@ -137,12 +137,14 @@ impl fmt::Display for Summary {
             write!(f, ", {count} {kind}")?;
         }
         for Failure { client, connection, kind, what } in &tally.failures {
-            write!(f, "\n  {kind}: client {client}, connection {connection}: {what} [seed {seed}]")?;
+            write!(f, "\n  {kind}: client {client}, connection {connection}: {what}")?;
         }
-        let shown = tally.failures.len() as u64;
-        let all: u64 = tally.failed.values().sum();
-        if all > shown {
-            write!(f, "\n  {shown} failures shown; they concern {all} messages or connections in all")?;
+        if tally.failures.len() == FAILURES_KEPT {
+            let all: u64 = tally.failed.values().sum();
+            write!(
+                f,
+                "\n  only the first {FAILURES_KEPT} are shown; {all} messages or connections failed in all"
+            )?;
         }
         Ok(())
     }

@@ -13,7 +13,11 @@ const FRAMINGS: [Framing; 3] = [Framing::Lan, Framing::Be32, Framing::Classic];
 
 fn run(framing: Framing, mode: Mode, flaw: Flaw) -> Summary {
     let double = Double::start(framing, flaw);
-    let settings = Settings {
+    play(mode, &settings(framing, &double)).expect("threads start")
+}
+
+fn settings(framing: Framing, double: &Double) -> Settings {
+    Settings {
         address: double.address,
         clients: 4,
         lasts: Duration::from_millis(400),
@@ -24,8 +28,7 @@ fn run(framing: Framing, mode: Mode, flaw: Flaw) -> Summary {
         burst: 256,
         seed: 1,
         patience: Duration::from_millis(2_500),
-    };
-    play(mode, &settings).expect("threads start")
+    }
 }
 
 /// No failure, and the mode did its work.
@@ -56,6 +59,16 @@ fn a_right_server_passes_steady() {
 #[test]
 fn a_right_server_passes_over_send() {
     check_clean(Mode::OverSend, |s| s.tally.verified == s.tally.sent && s.tally.sent >= 4 * 256);
+}
+
+/// The burst is more than both kernels hold, and the double does not read while it cannot write.
+#[test]
+fn over_send_makes_room_for_a_server_that_stops_reading() {
+    let double = Double::start(Framing::Be32, Flaw::None);
+    let sizes = Sizes { min: 8_000, max: 8_000 };
+    let settings = Settings { clients: 1, burst: 3_000, sizes, ..settings(Framing::Be32, &double) };
+    let summary = play(Mode::OverSend, &settings).expect("a thread starts");
+    assert!(summary.tally.is_clean() && summary.tally.verified >= 3_000, "{summary}");
 }
 
 #[test]
@@ -124,6 +137,7 @@ fn an_end_that_nobody_asked_for_is_found() {
 #[test]
 fn a_disconnect_that_does_not_happen_is_found() {
     check_found(Mode::RandomDisconnect, Flaw::IgnoreDisconnect, "silent");
+    check_found(Mode::RandomDisconnect, Flaw::EchoDisconnect, "after-end");
 }
 
 #[test]

@@ -1,0 +1,172 @@
+//! What a load run did, as a table for people and as JSON for programs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::latency::Percentiles;
+
+/// How the clients were driven; it says what the latencies mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Drive {
+    /// Each connection keeps so many messages outstanding: the server sets the pace. Latency is from send to echo, and
+    /// a slow server is asked less often: good for throughput, flattering for percentiles.
+    Closed { depth: u32 },
+    /// So many messages a second over all connections, due at even times whatever the server does. Latency is from
+    /// when a message was due.
+    Paced { messages_per_second: u64 },
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Run {
+    pub(crate) connections: u32,
+    /// Payload bytes of each message.
+    pub(crate) size: usize,
+    pub(crate) drive: Drive,
+    /// The measured time, without warm-up.
+    pub(crate) seconds: f64,
+    /// Messages sent, and echoes received, within the measured time.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// Connections that ended, or answered wrongly, before the run did.
+    pub(crate) failed: u64,
+    pub(crate) latency: Percentiles,
+}
+
+/// Runs side by side: `Display` is the table, serialization the JSON.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) target: String,
+    pub(crate) framing: String,
+    pub(crate) runs: Vec<Run>,
+}
+
+impl Run {
+    pub(crate) fn messages_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.received as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// Payload bytes that came back a second, in MiB.
+    pub(crate) fn mebibytes_per_second(&self) -> f64 {
+        self.messages_per_second() * self.size as f64 / (1024.0 * 1024.0)
+    }
+
+    fn cells(&self) -> [String; 11] {
+        let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us, .. } = self.latency;
+        [
+            self.connections.to_string(),
+            self.size.to_string(),
+            self.drive.to_string(),
+            format!("{:.0}", self.messages_per_second()),
+            format!("{:.1}", self.mebibytes_per_second()),
+            micros(p50_us),
+            micros(p90_us),
+            micros(p99_us),
+            micros(p999_us),
+            micros(max_us),
+            self.failed.to_string(),
+        ]
+    }
+}
+
+const HEADINGS: [&str; 11] = [
+    "conns",
+    "bytes",
+    "drive",
+    "msg/s",
+    "MiB/s",
+    "p50 µs",
+    "p90 µs",
+    "p99 µs",
+    "p99.9 µs",
+    "max µs",
+    "failed",
+];
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> =
+            std::iter::once(HEADINGS.map(String::from)).chain(self.runs.iter().map(Run::cells)).collect();
+        writeln!(f, "{} ({})", self.target, self.framing)?;
+        for row in &rows {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+                line += &format!("{cell:>width$}  ");
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Drive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { depth } => write!(f, "depth {depth}"),
+            Self::Paced { messages_per_second } => write!(f, "{messages_per_second}/s"),
+        }
+    }
+}
+
+/// A tenth of a microsecond says something below 100 µs, and is noise above.
+fn micros(us: f64) -> String {
+    if us < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let latency = Percentiles {
+            p50_us: 81.25,
+            p90_us: 99.94,
+            p99_us: 100.4,
+            p999_us: 2_500.6,
+            max_us: 10_000.0,
+            mean_us: 90.0,
+        };
+        let closed = Run {
+            connections: 1_000,
+            size: 32,
+            drive: Drive::Closed { depth: 16 },
+            seconds: 2.0,
+            sent: 2_000_016,
+            received: 2_000_000,
+            failed: 0,
+            latency,
+        };
+        let paced = Drive::Paced { messages_per_second: 100_000 };
+        let paced = Run { drive: paced, size: 4_096, received: 200_000, failed: 3, ..closed.clone() };
+        Report { target: "127.0.0.1:7777".into(), framing: "be32".into(), runs: vec![closed, paced] }
+    }
+
+    #[test]
+    fn the_table_lines_up() {
+        let expected = "\
+127.0.0.1:7777 (be32)
+conns  bytes     drive    msg/s  MiB/s  p50 µs  p90 µs  p99 µs  p99.9 µs  max µs  failed
+ 1000     32  depth 16  1000000   30.5    81.2    99.9     100      2501   10000       0
+ 1000   4096  100000/s   100000  390.6    81.2    99.9     100      2501   10000       3
+";
+        assert_eq!(report().to_string(), expected);
+    }
+
+    #[test]
+    fn json_carries_every_figure_with_its_unit() {
+        let json = serde_json::to_value(report()).expect("plain data");
+        let run = &json["runs"][1];
+        assert_eq!(run["drive"], serde_json::json!({ "paced": { "messages_per_second": 100_000 } }));
+        assert_eq!(run["latency"]["p999_us"], 2_500.6);
+        assert_eq!((&run["received"], &run["failed"]), (&200_000.into(), &3.into()));
+    }
+
+    #[test]
+    fn a_run_of_no_time_has_no_rate() {
+        let run = Run { seconds: 0.0, ..report().runs[0].clone() };
+        assert_eq!((run.messages_per_second(), run.mebibytes_per_second()), (0.0, 0.0));
+    }
+}
