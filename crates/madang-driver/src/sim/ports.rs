@@ -158,13 +158,15 @@ fn route_to(remote: IpAddr) -> IpAddr {
 }
 
 fn clash(one: SocketAddr, another: SocketAddr) -> bool {
-    one.port() == another.port()
-        && one.is_ipv4() == another.is_ipv4()
-        && (one.ip() == another.ip() || one.ip().is_unspecified() || another.ip().is_unspecified())
+    one.port() == another.port() && (serves(one, another) || serves(another, one))
 }
 
+/// Whether who listens there is reached at `asked`. An IPv6 wildcard serves IPv4 too, as the real drivers set it.
 fn serves(listening: SocketAddr, asked: SocketAddr) -> bool {
-    listening.port() == asked.port()
-        && listening.is_ipv4() == asked.is_ipv4()
-        && (listening.ip() == asked.ip() || listening.ip().is_unspecified())
+    let is_reached = match listening.ip() {
+        IpAddr::V6(ip) if ip.is_unspecified() => true,
+        ip if ip.is_unspecified() => asked.is_ipv4(),
+        ip => ip == asked.ip(),
+    };
+    listening.port() == asked.port() && is_reached
 }
