@@ -112,9 +112,9 @@ impl Block {
     #[inline(always)]
     pub(crate) unsafe fn open(self, owner: NonNull<Core>) {
         // SAFETY: as the caller promises.
-        let (header, class) = unsafe { (self.header(), self.class()) };
-        debug_assert_eq!(unsafe_state(self), IDLE, "only an idle block is taken");
-        header.refs.store(1, Ordering::Relaxed);
+        let (header, class, state) = unsafe { (self.header(), self.class(), self.fields().state) };
+        debug_assert_eq!(state, IDLE, "only an idle block is taken");
+                header.refs.store(1, Ordering::Relaxed);
         header.link.with_mut(|link| {
             // SAFETY: the caller is the only hand.
             unsafe { *link = owner.as_ptr().cast() }
@@ -139,10 +139,10 @@ impl Block {
     /// The block is out, and the caller its last hand.
     #[inline(always)]
     pub(crate) unsafe fn shut(self) -> NonNull<Core> {
-        debug_assert_eq!(unsafe_state(self), OUT, "a block is returned once");
-        // SAFETY: the caller is the last hand; the header of a block that is out names its pool.
+                // SAFETY: the caller is the last hand; the header of a block that is out names its pool.
         unsafe {
             let header = self.header();
+            debug_assert_eq!(self.fields().state, OUT, "a block is returned once");
             header.fields.with_mut(|fields| (*fields).state = IDLE);
             self.poison();
             header.link.with(|link| NonNull::new_unchecked((*link).cast()))
@@ -234,10 +234,4 @@ impl Fields {
     pub(crate) fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
-}
-
-/// For assertions only: the state of a block that is in the caller's hand.
-fn unsafe_state(block: Block) -> u16 {
-    // SAFETY: called by `open` and `shut` only, whose callers hold the block.
-    unsafe { block.fields().state }
 }

@@ -3,9 +3,9 @@
 //! A block is one cache line of ours and a power of two of yours: 32 bytes of header, 16 of headroom in front of the
 //! content, 16 of tailroom behind it, and 64 · 2ⁿ bytes of content. Content comes in powers of two and just above (a
 //! 4 KiB page, a 256-byte state), and a block that was *itself* a power of two would send each of those to the next
-//! class, half empty. This way a payload of exactly 4,096 bytes takes a block of 4,160, no block holds less than half
-//! content when it was asked for more than 64 bytes, every block starts on a cache line, and the odd stride spreads the
-//! headers over the sets of the cache.
+//! class, half empty. This way a payload of exactly 4,096 bytes takes a block of 4,160, a block's content is more than
+//! half asked for (above 64 bytes), every block starts on a cache line, and the odd stride spreads the headers over the
+//! sets of the cache.
 //!
 //! | class | content | block | blocks a slab | blocks a magazine |
 //! |---|---|---|---|---|
