@@ -146,7 +146,7 @@ impl Server {
             }
             Flaw::FlipBit if flawed => payload[20] ^= 4,
             Flaw::Shorten if flawed => payload.truncate(18),
-            Flaw::Hang if flawed => std::thread::sleep(Duration::from_secs(4)),
+            Flaw::Hang if flawed => std::thread::sleep(Duration::from_secs(2)),
             Flaw::CloseEarly if flawed => return Ok(ControlFlow::Break(())),
             Flaw::CrossTalk => {
                 let mut last = self.last.lock().expect("no panic while held");
@@ -190,7 +190,7 @@ impl Server {
 
     /// Answers a LAN greeting. False if it was none.
     fn greet(&self, stream: &mut TcpStream) -> std::io::Result<bool> {
-        stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
         let greeting = self.read(stream)?;
         stream.set_read_timeout(None)?;
         let Some((Kind::Greeting, payload)) = greeting else { return Ok(false) };
