@@ -20,7 +20,7 @@ pub mod floor;
 pub mod host;
 pub mod load;
 pub mod ring;
-// pub mod runner;
+pub mod runner;
 pub mod sockets;
 pub mod tokio_server;
 pub mod wire;

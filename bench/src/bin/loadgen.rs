@@ -144,7 +144,10 @@ impl Common {
         Ok(Links::new(ring, sockets)?)
     }
 
-    fn run(&self, mut obey: impl FnMut(Probe, Order) -> anyhow::Result<Option<Window>>) -> anyhow::Result<()> {
+    fn run(
+        &self,
+        mut obey: impl FnMut(Probe, Order) -> anyhow::Result<Option<Window>>,
+    ) -> anyhow::Result<()> {
         let probe = Probe { server: self.server_process, softirq: host::softirq_thread(0) };
         if !self.control {
             let window = obey(probe, Order::Window(span(self.warm_up_ms, self.measure_ms)))?;

@@ -70,7 +70,15 @@ impl<'ring> ChurnLoad<'ring> {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let memory = Box::leak(Box::new(Memory { server: kernel_address(server), linger, frame }));
         let started = vec![None; concurrent];
-        Ok(Self { submissions, completions, memory, started, cycles: 0, failures: 0, latency: Latency::new() })
+        Ok(Self {
+            submissions,
+            completions,
+            memory,
+            started,
+            cycles: 0,
+            failures: 0,
+            latency: Latency::new(),
+        })
     }
 
     /// Cycles through `span`, then waits for the last ones. A message is a cycle; latency is that of a whole cycle.
@@ -168,7 +176,12 @@ impl<'ring> ChurnLoad<'ring> {
     fn failed(&mut self, slot: usize, step: usize, result: i32) -> anyhow::Result<()> {
         self.failures += 1;
         let cause = io::Error::from_raw_os_error(-result);
-        ensure!(self.failures <= FAILURES_MAX, "{} cycles failed, this one to {}: {cause}", self.failures, STEPS[step]);
+        ensure!(
+            self.failures <= FAILURES_MAX,
+            "{} cycles failed, this one to {}: {cause}",
+            self.failures,
+            STEPS[step]
+        );
         let entry = opcode::Close::new(Fixed(slot as u32)).build().user_data((slot as u64) << 8 | CLEAN_UP);
         // SAFETY: the operation points to no memory.
         unsafe { self.submissions.push(&entry)? };

@@ -43,9 +43,14 @@ pub struct Links<'ring> {
 /// What a turn brought to a link.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
-    Received { link: usize, bytes: u32 },
+    Received {
+        link: usize,
+        bytes: u32,
+    },
     /// The way is free again.
-    Sent { link: usize },
+    Sent {
+        link: usize,
+    },
 }
 
 const SEND: u64 = 1 << 56;
@@ -123,7 +128,10 @@ impl<'ring> Links<'ring> {
     ///
     /// # Errors
     /// A connection ended or broke: in a measurement none may.
-    pub(super) fn each(&mut self, mut on_event: impl FnMut(&mut Self, Event) -> io::Result<()>) -> anyhow::Result<()> {
+    pub(super) fn each(
+        &mut self,
+        mut on_event: impl FnMut(&mut Self, Event) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
         for completion in batch.drain(..) {
             let link = (completion.user_data() & !SEND) as usize;

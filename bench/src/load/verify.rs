@@ -70,7 +70,8 @@ pub fn echo(server: SocketAddr, seed: u64) -> anyhow::Result<()> {
             let writing = Arc::clone(&socket);
             thread::spawn(move || write_frames(&writing, seed ^ number));
             thread::spawn(move || {
-                read_frames(&socket, seed ^ number).with_context(|| format!("connection {number} of seed {seed}"))
+                read_frames(&socket, seed ^ number)
+                    .with_context(|| format!("connection {number} of seed {seed}"))
             })
         })
         .collect();

@@ -94,7 +94,12 @@ impl Stopwatch {
     }
 
     /// Opens or closes the window if it is time; `messages` is the load's running count. False: stop loading.
-    pub(super) fn look(&mut self, now: Instant, messages: u64, latency: &mut Latency) -> anyhow::Result<bool> {
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        messages: u64,
+        latency: &mut Latency,
+    ) -> anyhow::Result<bool> {
         match &self.opened {
             None if now - self.started >= self.span.warm_up => {
                 latency.clear();

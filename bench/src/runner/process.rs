@@ -1,0 +1,148 @@
+//! Children of a measurement. Each is killed by its process id when its handle goes, and by the kernel if the runner
+//! itself is killed.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::contender::Contender;
+use crate::host;
+use crate::load::{Span, Window};
+
+/// Where the programs lie and which CPUs they get.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Directory of the built programs.
+    pub programs: PathBuf,
+    /// The servers' CPU.
+    pub server_cpu: usize,
+    /// The load client's CPU.
+    pub client_cpu: usize,
+}
+
+impl Stage {
+    /// Builds all programs beside the running one (a `cargo run --bin runner` builds the runner alone).
+    ///
+    /// # Errors
+    /// The build fails.
+    pub fn build() -> anyhow::Result<()> {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--release", "--bins", "--manifest-path", manifest])
+            .status()?;
+        ensure!(status.success(), "the programs do not build");
+        Ok(())
+    }
+}
+
+/// A child that does not outlive its handle.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone and reaped afterwards.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running server.
+pub struct Server {
+    child: Owned,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a contender's server on a port of its own and waits until it listens.
+    ///
+    /// # Errors
+    /// The program is missing or ends at once.
+    pub fn start(stage: &Stage, contender: Contender, mode: &str) -> anyhow::Result<Self> {
+        let (program, arguments) = contender.program();
+        let mut child = spawn(
+            Command::new(stage.programs.join(program))
+                .args(["--listen", "127.0.0.1:0", "--mode", mode, "--cpu", &stage.server_cpu.to_string()])
+                .args(arguments)
+                .stdin(Stdio::null()),
+        )?;
+        let mut line = String::new();
+        let out = child.0.stdout.take().context("the server's output is a pipe")?;
+        BufReader::new(out).read_line(&mut line)?;
+        let address = host::announced(&line)
+            .with_context(|| format!("{} said {line:?} instead of where it listens", contender.name()))?;
+        Ok(Self { child, address })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.0.id()
+    }
+}
+
+/// A load client with its connections open, waiting for orders.
+pub struct LoadClient {
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    _child: Owned,
+}
+
+impl LoadClient {
+    /// Starts one against `server` and waits until it is connected.
+    ///
+    /// # Errors
+    /// It cannot connect; its own output says why.
+    pub fn start(stage: &Stage, server: &Server, arguments: &[String]) -> anyhow::Result<Self> {
+        let mut child = spawn(
+            Command::new(stage.programs.join("loadgen"))
+                .args(arguments)
+                .args(["--control", "--server", &server.address.to_string()])
+                .args(["--server-process", &server.process().to_string()])
+                .args(["--cpu", &stage.client_cpu.to_string()])
+                .stdin(Stdio::piped()),
+        )?;
+        let orders = child.0.stdin.take().context("the client's input is a pipe")?;
+        let answers = BufReader::new(child.0.stdout.take().context("the client's output is a pipe")?);
+        let mut client = Self { orders, answers, _child: child };
+        match client.answer()?.as_str() {
+            "ready" => Ok(client),
+            other => bail!("the load client said {other:?}"),
+        }
+    }
+
+    /// One window.
+    ///
+    /// # Errors
+    /// The load failed; the client's own output says why.
+    pub fn window(&mut self, span: Span) -> anyhow::Result<Window> {
+        writeln!(self.orders, "window {} {}", span.warm_up.as_millis(), span.measure.as_millis())?;
+        Ok(serde_json::from_str(&self.answer()?)?)
+    }
+
+    /// One message on every connection, at most `at_most` outstanding.
+    ///
+    /// # Errors
+    /// As [`LoadClient::window`].
+    pub fn sweep(&mut self, at_most: usize) -> anyhow::Result<()> {
+        writeln!(self.orders, "sweep {at_most}")?;
+        ensure!(self.answer()? == "done", "the sweep did not end");
+        Ok(())
+    }
+
+    fn answer(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        let bytes = self.answers.read_line(&mut line)?;
+        ensure!(bytes > 0, "the load client ended");
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+fn spawn(command: &mut Command) -> anyhow::Result<Owned> {
+    let child = command.stdout(Stdio::piped()).spawn();
+    Ok(Owned(child.with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?))
+}
