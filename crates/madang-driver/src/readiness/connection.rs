@@ -14,9 +14,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mio::event::Event;
 use rustix::io::{Errno, retry_on_intr};
@@ -80,8 +78,7 @@ enum Receiving {
     Over,
 }
 
-const _: () =
-    assert!(size_of::<Connection>() <= 72, "the hot part of a connection stays near one cache line");
+const _: () = assert!(size_of::<Connection>() <= 64, "a connection is one cache line");
 
 impl Connection {
     /// An empty place.

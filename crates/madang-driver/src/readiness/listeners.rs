@@ -29,7 +29,7 @@ struct Listening {
     stall: Option<Stall>,
 }
 
-/// An error that has nothing to do with one peer: tried again later, and again, until the backlog is drained once.
+/// An error that has nothing to do with one peer: tried again later, and again, until the backlog moves freely.
 struct Stall {
     retry_at: Time,
     back_off: Duration,
@@ -173,9 +173,7 @@ impl Listening {
             }
         }
         // Not drained, but not stuck either: the next turn goes on.
-        if let Some(stall) = &mut self.stall {
-            stall.retry_at = Time::ZERO;
-        }
+        self.stall = None;
     }
 
     fn accept_one(&self) -> std::io::Result<Incoming> {

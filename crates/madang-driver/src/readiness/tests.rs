@@ -484,6 +484,10 @@ fn k17_a_connect_ends_in_exactly_one_way() {
     drop(echo);
     let refused = rig.driver.connect(&ConnectOptions::new(address)).unwrap();
     assert_eq!(connected(&mut rig, refused), Err(NetError::Refused));
+    // Nobody listens, and the system picks the very port as ours: TCP would connect the socket to itself.
+    let options = ConnectOptions { local: Some(address), ..ConnectOptions::new(address) };
+    let itself = rig.driver.connect(&options).unwrap();
+    assert_eq!(connected(&mut rig, itself), Err(NetError::Refused));
     // Called off.
     let called_off = rig.driver.connect(&ConnectOptions::new(rig.address)).unwrap();
     rig.driver.abort(called_off);
@@ -492,7 +496,7 @@ fn k17_a_connect_ends_in_exactly_one_way() {
     let local = "192.0.2.1:0".parse().ok();
     let error = rig.driver.connect(&ConnectOptions { local, ..ConnectOptions::new(address) }).unwrap_err();
     assert_eq!(error, ConnectError::Failed(NetError::AddrNotAvailable));
-    rig.finish(&[open, refused, called_off]);
+    rig.finish(&[open, refused, itself, called_off]);
 }
 
 #[test]
