@@ -1,0 +1,171 @@
+//! The ways out: half-close, abort, retire, and the end of the whole driver.
+//!
+//! The order is the same as for every driver of completions: shut down, await what the kernel holds, close, and only when the
+//! close is done does the place get a new name. `close` with a receive pending would do nothing visible (M4).
+
+use std::mem;
+use std::os::fd::IntoRawFd;
+use std::time::Duration;
+
+use io_uring::opcode;
+use io_uring::squeue::{self, Flags};
+use io_uring::types::{CancelBuilder, Fd, Fixed};
+use rustix::net::{Shutdown, shutdown, sockopt};
+
+use super::Uring;
+use super::table::{Life, Place};
+use crate::{Conn, Driver, Leaked, OpKind, Time, Token, Wait, host};
+
+impl Uring {
+    pub(super) fn close_half(&mut self, conn: Conn) {
+        let entry = self.table.named(conn);
+        assert!(entry.life == Life::Open, "{conn:?} is still connecting");
+        assert!(!entry.sending, "{conn:?} has a send in flight: a half-close goes behind it");
+        self.shut_down(conn, Shutdown::Write);
+    }
+
+    pub(super) fn start_abort(&mut self, conn: Conn) {
+        let entry = self.table.named(conn);
+        if mem::replace(&mut entry.aborted, true) {
+            return;
+        }
+        let connecting = entry.life == Life::Connecting;
+        self.linger_zero(conn);
+        self.shut_down(conn, Shutdown::Both);
+        if connecting {
+            self.cancel_connect(conn);
+        }
+        self.abort_recv(conn);
+    }
+
+    pub(super) fn start_retire(&mut self, conn: Conn) {
+        let entry = self.table.named(conn);
+        assert!(
+            !entry.is_busy() && !entry.recv_armed,
+            "the retire rule: {conn:?} has an operation in flight"
+        );
+        entry.life = Life::Retired;
+        if let Some(kept) = entry.kept.take() {
+            self.kept.spare(kept);
+        }
+        self.table.closing += 1;
+        let entry = self.table.meant(conn).expect("retired just now");
+        let submission = match mem::replace(&mut entry.socket, Place::Nowhere) {
+            // The submission owns the descriptor from here on.
+            Place::Process(descriptor) => opcode::Close::new(Fd(descriptor.into_raw_fd())).build(),
+            Place::Ring => opcode::Close::new(Fixed(conn.index() as u32)).build(),
+            Place::Nowhere => return self.release_if_quiet(conn),
+        };
+        self.chore(conn, OpKind::Close, submission);
+    }
+
+    /// An operation of the driver's own on a connection's behalf, which keeps the place from being freed.
+    pub(super) fn chore(&mut self, conn: Conn, kind: OpKind, submission: squeue::Entry) {
+        // SAFETY: cancels, shutdowns, closes and options point to no memory but a static.
+        unsafe { self.ring.push_or_defer(submission.user_data(Token { conn, kind }.to_u64())) };
+        self.in_flight += 1;
+        self.table.meant(conn).expect("chores are done for places in use").chores += 1;
+    }
+
+    pub(super) fn on_chore(&mut self, conn: Conn, kind: OpKind, result: i32) {
+        self.in_flight -= 1;
+        let Some(entry) = self.table.meant(conn) else {
+            self.stale += 1;
+            return;
+        };
+        entry.chores -= 1;
+        if kind == OpKind::Cancel {
+            self.on_recv_cancelled(conn, result);
+        }
+        self.release_if_quiet(conn);
+    }
+
+    fn release_if_quiet(&mut self, conn: Conn) {
+        if let Some(entry) = self.table.meant(conn) {
+            if entry.life == Life::Retired && entry.chores == 0 {
+                self.table.closing -= 1;
+                self.table.release(conn.index());
+            }
+        }
+    }
+
+    fn linger_zero(&mut self, conn: Conn) {
+        match &self.table.named(conn).socket {
+            // A failure means that the connection is gone already: there is nothing to reset.
+            Place::Process(descriptor) => drop(sockopt::set_socket_linger(descriptor, Some(Duration::ZERO))),
+            Place::Ring if self.features.option_commands => {
+                let (target, flags) = self.table.named(conn).target(conn.index());
+                self.chore(conn, OpKind::Option, linger_zero(target, flags));
+            }
+            Place::Ring | Place::Nowhere => {}
+        }
+    }
+
+    fn shut_down(&mut self, conn: Conn, how: Shutdown) {
+        match &self.table.named(conn).socket {
+            // A failure means that the connection is gone already, which its operations tell.
+            Place::Process(descriptor) => drop(shutdown(descriptor, how)),
+            Place::Ring => {
+                let (target, flags) = self.table.named(conn).target(conn.index());
+                let how = if matches!(how, Shutdown::Write) { libc::SHUT_WR } else { libc::SHUT_RDWR };
+                self.chore(conn, OpKind::Shutdown, opcode::Shutdown::new(target, how).build().flags(flags));
+            }
+            Place::Nowhere => {}
+        }
+    }
+
+    pub(super) fn end(&mut self, patience: Duration) -> Leaked {
+        if mem::replace(&mut self.ended, true) {
+            return Leaked::default();
+        }
+        self.close_all_doors();
+        for conn in self.table.living().collect::<Vec<_>>() {
+            self.start_abort(conn);
+        }
+        self.drain(host::now() + patience);
+        self.call_off_the_rest();
+        self.drain(host::now());
+        let leaked = Leaked { operations: self.in_flight, connections: self.table.len() };
+        if !leaked.is_none() {
+            tracing::warn!(%leaked, "the driver ended with operations in the kernel's hands");
+        }
+        leaked
+    }
+
+    /// Polls at least once, and on until nothing is in flight or `deadline` has come.
+    fn drain(&mut self, deadline: Time) {
+        let mut dropped = Vec::new();
+        loop {
+            self.poll(&mut dropped, usize::MAX, Wait::until(deadline));
+            dropped.clear();
+            for conn in self.table.living().collect::<Vec<_>>() {
+                if !self.table.named(conn).is_busy() {
+                    self.start_retire(conn);
+                }
+            }
+            let quiet = self.in_flight == 0 && self.ready.is_empty();
+            if quiet || host::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// The waker's chain, which nobody counts, and whatever outlived the patience.
+    fn call_off_the_rest(&mut self) {
+        let submission = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        // SAFETY: the entry points to no memory.
+        unsafe { self.ring.push_or_defer(submission.user_data(0)) };
+    }
+}
+
+/// Linger of zero seconds: closing is a reset.
+static LINGER_ZERO: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
+/// Sets it on a socket by a submission.
+pub(super) fn linger_zero(target: Fd, flags: Flags) -> squeue::Entry {
+    let value = (&raw const LINGER_ZERO).cast();
+    let len = size_of::<libc::linger>() as u32;
+    opcode::SetSockOpt::new(target, libc::SOL_SOCKET as u32, libc::SO_LINGER as u32, value, len)
+        .build()
+        .flags(flags)
+}
