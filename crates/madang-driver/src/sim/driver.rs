@@ -9,8 +9,8 @@ use super::World;
 use super::machine::Machine;
 use super::shard::{Alarm, Shard};
 use crate::{
-    AttachError, Completion, Conn, ConnectError, ConnectOptions, Driver, DriverFigures, Full, Incoming, Leaked, ListenError,
-    ListenOptions, Listener, Outgoing, Time, Wait, Waker,
+    AttachError, Completion, Conn, ConnectError, ConnectOptions, Driver, DriverFigures, Full, Incoming,
+    Leaked, ListenError, ListenOptions, Listener, Outgoing, Time, Wait, Waker,
 };
 
 /// One shard's driver in a simulated [`World`]. It never blocks: `poll` gives what is due, and the world learns how long
@@ -43,7 +43,9 @@ impl SimDriver {
     fn with<R>(&self, act: impl FnOnce(&mut Shard, &mut Machine) -> R) -> R {
         self.world.with(|machine, shards| {
             machine.close_dropped();
-            let shard = shards[self.number].as_mut().expect("the driver contract was broken: a driver is used after shutdown");
+            let shard = shards[self.number]
+                .as_mut()
+                .expect("the driver contract was broken: a driver is used after shutdown");
             act(shard, machine)
         })
     }
@@ -139,7 +141,8 @@ impl Driver for SimDriver {
     }
 
     fn figures(&self) -> DriverFigures {
-        self.world.with(|_, shards| shards[self.number].as_ref().map_or_else(Default::default, Shard::figures))
+        self.world
+            .with(|_, shards| shards[self.number].as_ref().map_or_else(Default::default, Shard::figures))
     }
 
     fn shutdown(&mut self, _patience: Duration) -> Leaked {

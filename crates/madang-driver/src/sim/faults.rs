@@ -190,9 +190,12 @@ impl Faults {
 
     /// A good day on a real machine: some latency, cuts and reordering; nobody loses anything.
     pub fn calm() -> Faults {
-        let mut faults = Faults { latency: (Duration::from_micros(10), Duration::from_micros(300)), ..Faults::none() };
+        let mut faults =
+            Faults { latency: (Duration::from_micros(10), Duration::from_micros(300)), ..Faults::none() };
         use FaultKind::*;
-        for kind in [ShortWrite, PartialRead, SegmentSplit, SegmentsCoalesced, RecvEndsWithData, CompletionsReordered] {
+        for kind in
+            [ShortWrite, PartialRead, SegmentSplit, SegmentsCoalesced, RecvEndsWithData, CompletionsReordered]
+        {
             faults = faults.with(kind, 20_000);
         }
         faults

@@ -53,7 +53,12 @@ impl Lending {
 
     /// Memory for up to `want` bytes, fewer if one buffer has no more, at most `buffers_max` buffers in use at once:
     /// `fill` writes it. `None`: no buffer is left.
-    pub(super) fn lend(&mut self, want: usize, buffers_max: usize, fill: impl FnOnce(&mut [u8])) -> Option<Lent> {
+    pub(super) fn lend(
+        &mut self,
+        want: usize,
+        buffers_max: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Option<Lent> {
         if self.filling.as_ref().is_some_and(|filling| filling.used == self.buffer_bytes) {
             self.stop_filling();
         }

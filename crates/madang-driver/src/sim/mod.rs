@@ -123,7 +123,11 @@ impl World {
     pub fn step(&self) -> bool {
         self.with(|machine, shards| {
             let now = machine.now();
-            let of_shards = shards.iter_mut().flatten().filter_map(|shard| shard.next_event(machine)).filter(|at| *at > now);
+            let of_shards = shards
+                .iter_mut()
+                .flatten()
+                .filter_map(|shard| shard.next_event(machine))
+                .filter(|at| *at > now);
             let next = of_shards.min().into_iter().chain(machine.next_appointment()).min();
             next.map(|at| machine.advance(at)).is_some()
         })
@@ -142,7 +146,10 @@ impl World {
     pub fn runnable(&self) -> Vec<usize> {
         self.with(|machine, shards| {
             machine.close_dropped();
-            let runnable = shards.iter_mut().flatten().filter_map(|shard| shard.is_runnable(machine).then_some(shard.number));
+            let runnable = shards
+                .iter_mut()
+                .flatten()
+                .filter_map(|shard| shard.is_runnable(machine).then_some(shard.number));
             runnable.collect()
         })
     }

@@ -138,7 +138,11 @@ mod tests {
     fn bytes_are_readable_segment_by_segment_in_order_and_the_window_counts_both_kinds() {
         let mut pipe = Pipe::new(8);
         assert_eq!(pipe.push(b"abc", false, Time::from_nanos(50)), Time::from_nanos(50));
-        assert_eq!(pipe.push(b"de", true, Time::from_nanos(10)), Time::from_nanos(50), "no segment overtakes");
+        assert_eq!(
+            pipe.push(b"de", true, Time::from_nanos(10)),
+            Time::from_nanos(50),
+            "no segment overtakes"
+        );
         assert_eq!((pipe.arrived(), pipe.room()), (0, 3));
         assert_eq!(pipe.arrive(), Some(3));
         let mut two = [0; 2];

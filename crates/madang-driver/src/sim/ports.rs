@@ -30,7 +30,11 @@ pub(super) enum PortOwner {
 }
 
 impl Machine {
-    pub(super) fn listen(&mut self, options: &ListenOptions, owner: PortOwner) -> Result<(u32, SocketAddr), ListenError> {
+    pub(super) fn listen(
+        &mut self,
+        options: &ListenOptions,
+        owner: PortOwner,
+    ) -> Result<(u32, SocketAddr), ListenError> {
         let failed = |error| ListenError { address: options.address, error };
         let mut address = options.address;
         if !is_of_this_machine(address.ip()) {

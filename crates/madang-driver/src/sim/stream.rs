@@ -85,7 +85,8 @@ impl Machine {
     ) -> StreamId {
         self.stream_serial += 1;
         let tiny = self.dice.fires(FaultKind::TinyWindow);
-        let window = if tiny { self.dice.random.between(1, 16) as usize } else { self.dice.faults.window_bytes };
+        let window =
+            if tiny { self.dice.random.between(1, 16) as usize } else { self.dice.faults.window_bytes };
         let stream = Stream {
             serial: self.stream_serial,
             local,
@@ -141,7 +142,8 @@ impl Machine {
             Other::Nobody => return Err(NetError::NotConnected),
             Other::Void { swallowed } => {
                 let count = bytes.len().min(window.saturating_sub(swallowed));
-                self.stream_mut(id).expect("it was here").other = Other::Void { swallowed: swallowed + count };
+                self.stream_mut(id).expect("it was here").other =
+                    Other::Void { swallowed: swallowed + count };
                 count
             }
             Other::Stream(other) => match self.stream_mut(other) {
@@ -225,7 +227,9 @@ impl Machine {
     /// Tells the writer, if it waits, that this end has room.
     pub(super) fn tell_room(&mut self, id: StreamId) {
         let Some(stream) = self.stream_mut(id) else { return };
-        if let (Other::Stream(writer), true) = (stream.other, std::mem::take(&mut stream.inbound.writer_waits)) {
+        if let (Other::Stream(writer), true) =
+            (stream.other, std::mem::take(&mut stream.inbound.writer_waits))
+        {
             if self.dice.fires(FaultKind::RoomToldLate) {
                 let span = self.dice.span(Duration::from_millis(20));
                 self.after(span, Due::Room(writer));
@@ -336,7 +340,8 @@ impl Machine {
     fn fall_silent(&mut self, id: StreamId) {
         let Some(stream) = self.stream(id) else { return };
         let Other::Stream(other) = stream.other else { return };
-        let (from_other, from_us) = (stream.inbound.len(), self.stream(other).map_or(0, |other| other.inbound.len()));
+        let (from_other, from_us) =
+            (stream.inbound.len(), self.stream(other).map_or(0, |other| other.inbound.len()));
         self.lose_sight(other, from_other);
         self.lose_sight(id, from_us);
     }

@@ -23,7 +23,6 @@ pub(super) enum Event {
     Sent,
     Poll,
     Advance,
-    Submit,
 }
 
 impl Trace {

@@ -14,7 +14,8 @@ use crate::sim::ports::PortOwner;
 use crate::sim::stream::{Owner, StreamId};
 use crate::sim::trace::Event;
 use crate::{
-    AttachError, Completion, Conn, ConnectError, ConnectOptions, Incoming, ListenError, ListenOptions, Listener, NetError,
+    AttachError, Completion, Conn, ConnectError, ConnectOptions, Incoming, ListenError, ListenOptions,
+    Listener, NetError,
 };
 
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
@@ -47,8 +48,13 @@ impl Shard {
         };
         let listener = slot as u32;
         let (port, address) = machine.listen(options, PortOwner::Shard { shard: self.number, listener })?;
-        self.listeners[slot] =
-            Some(Listening { port, is_paused: false, is_word_out: false, backoff: Duration::ZERO, late: None });
+        self.listeners[slot] = Some(Listening {
+            port,
+            is_paused: false,
+            is_word_out: false,
+            backoff: Duration::ZERO,
+            late: None,
+        });
         Ok((Listener(listener), address))
     }
 
@@ -136,7 +142,13 @@ impl Shard {
     }
 
     /// Tells of an accepted connection, alive, dead or dying.
-    fn hand_over(&mut self, machine: &mut Machine, listener: Listener, id: StreamId, out: &mut Vec<Completion>) {
+    fn hand_over(
+        &mut self,
+        machine: &mut Machine,
+        listener: Listener,
+        id: StreamId,
+        out: &mut Vec<Completion>,
+    ) {
         let stream = machine.stream(id).expect("nobody closes a stream of a backlog");
         let (peer, local) = (stream.remote, stream.local);
         let is_dead = stream.error.is_some();
@@ -159,10 +171,17 @@ impl Shard {
         }
         machine.trace.note(Event::Accepted, listener.0.into(), peer.port().into());
         let socket = SimSocket::new(id, Arc::clone(&machine.dropped));
-        out.push(Completion::Accepted { listener, incoming: Incoming::new(IncomingSocket::Simulated(socket), peer, local) });
+        out.push(Completion::Accepted {
+            listener,
+            incoming: Incoming::new(IncomingSocket::Simulated(socket), peer, local),
+        });
     }
 
-    pub(in crate::sim) fn attach(&mut self, machine: &mut Machine, incoming: Incoming) -> Result<Conn, AttachError> {
+    pub(in crate::sim) fn attach(
+        &mut self,
+        machine: &mut Machine,
+        incoming: Incoming,
+    ) -> Result<Conn, AttachError> {
         let IncomingSocket::Simulated(socket) = &incoming.socket else {
             return Err(AttachError::Failed(NetError::Unsupported));
         };
@@ -185,7 +204,11 @@ impl Shard {
         Ok(conn)
     }
 
-    pub(in crate::sim) fn connect(&mut self, machine: &mut Machine, options: &ConnectOptions) -> Result<Conn, ConnectError> {
+    pub(in crate::sim) fn connect(
+        &mut self,
+        machine: &mut Machine,
+        options: &ConnectOptions,
+    ) -> Result<Conn, ConnectError> {
         if self.is_full(machine, FaultKind::FullConnect) {
             return Err(ConnectError::Full);
         }
@@ -212,7 +235,10 @@ impl Shard {
     pub(super) fn notice_connect(&mut self, machine: &mut Machine, conn: Conn) {
         let place = &self.places[conn.index()];
         let Some(stream) = place.stream.and_then(|stream| machine.stream(stream)) else { return };
-        if matches!(place.connect, Connect::Pending(_)) && !stream.is_connecting && !self.is_out(Word::Connect(conn)) {
+        if matches!(place.connect, Connect::Pending(_))
+            && !stream.is_connecting
+            && !self.is_out(Word::Connect(conn))
+        {
             self.have_word(machine, Word::Connect(conn));
         }
     }
@@ -224,7 +250,8 @@ impl Shard {
         let place = &mut self.places[conn.index()];
         let result = match place.connect {
             Connect::Pending(local) => {
-                let error = place.stream.and_then(|stream| machine.stream(stream)).and_then(|stream| stream.error);
+                let error =
+                    place.stream.and_then(|stream| machine.stream(stream)).and_then(|stream| stream.error);
                 // A connection that was made and broke since is told as made: the rest is the receive's word.
                 let refusal = error.filter(|error| *error != NetError::Reset);
                 refusal.map_or(Ok(local), Err)

@@ -96,7 +96,12 @@ struct Famine {
 }
 
 impl Shard {
-    pub(super) fn new(number: usize, settings: DriverSettings, entropy: Random, alarm: std::sync::Arc<Alarm>) -> Shard {
+    pub(super) fn new(
+        number: usize,
+        settings: DriverSettings,
+        entropy: Random,
+        alarm: std::sync::Arc<Alarm>,
+    ) -> Shard {
         Shard {
             number,
             lending: Lending::new(settings.recv_buffers.into(), settings.recv_buffer_bytes as usize),
@@ -226,7 +231,8 @@ impl Shard {
         if self.is_runnable(machine) {
             return Some(machine.now());
         }
-        let clogged = (!self.due.is_empty()).then(|| self.sleep.clogged_until()).filter(|until| *until > machine.now());
+        let clogged =
+            (!self.due.is_empty()).then(|| self.sleep.clogged_until()).filter(|until| *until > machine.now());
         let held = self.held.iter().map(|(at, _)| *at).min();
         [clogged, held, self.sleep.next_event()].into_iter().flatten().min()
     }

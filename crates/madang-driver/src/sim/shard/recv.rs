@@ -108,7 +108,8 @@ impl Shard {
             };
         }
         if !place.is_aborted && machine.dice.fires(FaultKind::RecvError) {
-            let error = if machine.dice.random.coin() { NetError::TimedOut } else { NetError::HostUnreachable };
+            let error =
+                if machine.dice.random.coin() { NetError::TimedOut } else { NetError::HostUnreachable };
             let stream = place.stream.expect("a connection that was not aborted has its stream");
             machine.fail(stream, error);
             return self.end_recv(machine, conn, RecvEnd::Error(error), out);
@@ -186,7 +187,8 @@ impl Shard {
             } else {
                 place.kept.clear();
             }
-            place.last_words.in_pieces = place.kept.len() > 1 && machine.dice.fires(FaultKind::AbortTellsPieces);
+            place.last_words.in_pieces =
+                place.kept.len() > 1 && machine.dice.fires(FaultKind::AbortTellsPieces);
         }
         if machine.dice.fires(FaultKind::AbortEndsOtherwise) {
             let others = [
@@ -204,7 +206,10 @@ impl Shard {
 impl super::Place {
     /// Bytes that could be told.
     fn available(&self, machine: &Machine) -> usize {
-        let arrived = self.stream.and_then(|stream| machine.stream(stream)).map_or(0, |stream| stream.inbound.arrived());
+        let arrived = self
+            .stream
+            .and_then(|stream| machine.stream(stream))
+            .map_or(0, |stream| stream.inbound.arrived());
         self.kept.len() + arrived
     }
 

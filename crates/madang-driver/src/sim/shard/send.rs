@@ -19,7 +19,12 @@ pub(super) struct Sending {
 }
 
 impl Shard {
-    pub(in crate::sim) fn send(&mut self, machine: &mut Machine, conn: Conn, outgoing: Outgoing) -> Result<(), Outgoing> {
+    pub(in crate::sim) fn send(
+        &mut self,
+        machine: &mut Machine,
+        conn: Conn,
+        outgoing: Outgoing,
+    ) -> Result<(), Outgoing> {
         let place = self.place(conn);
         rule(place.connect == Connect::Done, "a send is started on a connection that is connected");
         rule(place.send.is_none(), "a connection has one send in flight");
@@ -64,7 +69,12 @@ impl Shard {
         let is_short = total - sending.written > 1 && machine.dice.fires(FaultKind::ShortWrite);
         let goal = if is_short { sending.written + machine.dice.cut(total - sending.written) } else { total };
         let result = loop {
-            gather(&sending.outgoing, sending.written, (goal - sending.written).min(GATHER_MAX), &mut self.gathered);
+            gather(
+                &sending.outgoing,
+                sending.written,
+                (goal - sending.written).min(GATHER_MAX),
+                &mut self.gathered,
+            );
             match machine.write(stream, &self.gathered) {
                 Ok(count) => {
                     sending.written += count;
@@ -109,7 +119,8 @@ impl Shard {
     }
 
     pub(super) fn tell_send(&mut self, machine: &mut Machine, conn: Conn, out: &mut Vec<Completion>) {
-        let sending = self.places[conn.index()].send.take().expect("a send's word comes once, before its retirement");
+        let sending =
+            self.places[conn.index()].send.take().expect("a send's word comes once, before its retirement");
         let result = sending.result.expect("a send's word comes after its end");
         machine.trace.note(Event::Sent, conn.index() as u64, result.map_or(u64::MAX, |count| count as u64));
         out.push(Completion::Sent { conn, outgoing: sending.outgoing, result });
