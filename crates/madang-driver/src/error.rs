@@ -126,7 +126,7 @@ impl From<io::Error> for NetError {
 
 /// Why [`Driver::listen`](crate::Driver::listen) failed, with the address that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot listen on {address}: {error}{}", remedy(*.error))]
+#[error("cannot listen on {address}: {error}{}", self.remedy())]
 pub struct ListenError {
     /// The address asked for.
     pub address: SocketAddr,
@@ -134,12 +134,15 @@ pub struct ListenError {
     pub error: NetError,
 }
 
-fn remedy(error: NetError) -> &'static str {
-    match error {
-        NetError::AddrInUse => " (another process has the port: stop it or choose another port)",
-        NetError::AddrNotAvailable => " (no interface of this machine has the address)",
-        NetError::PermissionDenied => " (ports below 1024 need a privilege)",
-        NetError::TooManyFiles => " (raise the descriptor limit)",
-        _ => "",
+impl ListenError {
+    /// What to do about it, in brackets and with a space before; empty when there is nothing to say.
+    pub fn remedy(&self) -> &'static str {
+        match self.error {
+            NetError::AddrInUse => " (another process has the port: stop it or choose another port)",
+            NetError::AddrNotAvailable => " (no interface of this machine has the address)",
+            NetError::PermissionDenied => " (ports below 1024 need a privilege)",
+            NetError::TooManyFiles => " (raise the descriptor limit)",
+            _ => "",
+        }
     }
 }

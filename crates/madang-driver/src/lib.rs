@@ -17,6 +17,7 @@
 //! readiness and I/O completion ports.
 #![warn(missing_docs)]
 
+mod choice;
 mod completion;
 mod contract;
 mod error;
@@ -38,6 +39,7 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 pub mod uring;
 
+pub use choice::{DriverKind, UseDriver, pin_thread};
 pub use completion::{Completion, RecvEnd};
 pub use contract::{AttachError, ConnectError, Driver, DriverFigures, Full, Leaked, Wait};
 pub use error::{ListenError, NetError};

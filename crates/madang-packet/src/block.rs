@@ -49,6 +49,7 @@ pub(crate) const EXHAUSTED: u8 = 2;
 
 const OUT: u16 = 0x4D44;
 const IDLE: u16 = 0x1D1E;
+const GONE: u16 = 0xDEAD;
 
 /// What a debug build fills returned blocks with, so that a stale read is seen.
 #[cfg(debug_assertions)]
@@ -84,8 +85,12 @@ impl Block {
     /// # Safety
     /// The block is idle and in the caller's hand, which gives it up.
     pub(crate) unsafe fn dissolve(self) {
-        // SAFETY: the caller is the only hand, and lets go. (Does something under loom only.)
-        unsafe { self.0.drop_in_place() }
+        // SAFETY: the caller is the only hand, and lets go.
+        unsafe {
+            debug_assert_eq!(self.fields().state, IDLE, "only idle blocks go");
+            self.edit(|fields| fields.state = GONE);
+            self.0.drop_in_place();
+        }
     }
 
     pub(crate) fn as_ptr(self) -> *mut Header {

@@ -11,7 +11,7 @@ use crate::magazine::{Magazine, Stock, take_installed};
 use crate::packet_mut::PacketMut;
 use crate::shelf::Shelf;
 use crate::slab::{SLAB_HEADER_BYTES, Slab, SlabList};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, spin_loop};
 
 /// How a pool behaves; see [`Depot::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,19 +216,26 @@ impl Core {
     }
 
     /// Up to `most` idle blocks of a pooled class, from the shelf or from new memory; at least one.
+    ///
+    /// Before it refuses, it lets those put their blocks on the shelf who hold some for a moment. That is bounded: a
+    /// thread that was preempted there is not waited for.
     #[cold]
     #[inline(never)]
     pub(crate) fn supply(&self, class: usize, most: usize) -> Result<Chain, PoolExhausted> {
         let shelf = &self.shelves[class];
-        let chain = match shelf.take(most) {
-            Some(chain) => chain,
-            None => match self.grow(class, most) {
-                Some(chain) => chain,
-                None => shelf.take_patiently(most).ok_or_else(|| self.refuse(class))?,
-            },
-        };
-        self.out.went(class, chain.len());
-        Ok(chain)
+        for _ in 0..LOOKS_MAX {
+            let ended = shelf.visits_ended();
+            if let Some(chain) = shelf.take(most).or_else(|| self.grow(class, most)) {
+                self.out.went(class, chain.len());
+                return Ok(chain);
+            }
+            // Our own look and attempt to grow were visits too.
+            if shelf.was_quiet_since(ended.wrapping_add(OWN_VISITS)) {
+                break;
+            }
+            spin_loop();
+        }
+        Err(self.refuse(class))
     }
 
     /// Takes blocks back from a magazine.
@@ -307,6 +314,7 @@ impl Core {
 
     /// Takes a slab from the allocator, keeps up to `most` of its blocks and shelves the others.
     fn grow(&self, class: usize, most: usize) -> Option<Chain> {
+        let _visit = self.shelves[class].visit();
         let blocks = self.reserve(class, slab_blocks(class))?;
         let Some(slab) = Slab::new(class, blocks) else {
             self.unreserve(Slab::bytes(class, blocks));
@@ -354,7 +362,8 @@ impl Core {
     /// Takes bytes for a slab of up to `blocks` blocks out of the budget: near its end a smaller slab does. Answers how
     /// many blocks.
     fn reserve(&self, class: usize, blocks: usize) -> Option<usize> {
-        let mut reserved = self.reserved_bytes.load(Ordering::Relaxed);
+        // Acquire and Release: whoever finds the budget spent also sees that the visit which spent it began.
+        let mut reserved = self.reserved_bytes.load(Ordering::Acquire);
         loop {
             let left = self.settings.budget_bytes.saturating_sub(reserved).saturating_sub(SLAB_HEADER_BYTES);
             let blocks = blocks.min(left / crate::class::block_bytes(class));
@@ -365,8 +374,8 @@ impl Core {
             match self.reserved_bytes.compare_exchange_weak(
                 reserved,
                 after,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
+                Ordering::AcqRel,
+                Ordering::Acquire,
             ) {
                 Ok(_) => return Some(blocks),
                 Err(now) => reserved = now,
@@ -375,7 +384,7 @@ impl Core {
     }
 
     pub(crate) fn unreserve(&self, bytes: usize) {
-        self.reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.reserved_bytes.fetch_sub(bytes, Ordering::Release);
     }
 
     fn refuse(&self, class: usize) -> PoolExhausted {
@@ -467,6 +476,13 @@ impl Core {
         }
     }
 }
+
+/// How often a thread that would be refused looks again while others have blocks in their hands: at some 50 ns each
+/// about 10 µs, longer than carving a slab takes.
+const LOOKS_MAX: usize = if cfg!(loom) { 4 } else { 200 };
+
+/// Visits that one attempt of `supply` makes itself: to take, and to grow.
+const OWN_VISITS: usize = 2;
 
 /// The class for `capacity`, or the refusal of what no packet can hold.
 #[inline]

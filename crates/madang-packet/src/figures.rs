@@ -8,7 +8,7 @@ use crate::sync::{AtomicUsize, Ordering};
 ///
 /// Taken while packets come and go it is a little old when it arrives; once nothing moves it is exact. A pool with no
 /// packet out says zero, whichever threads made and dropped them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolFigures {
     /// What packets hold now.

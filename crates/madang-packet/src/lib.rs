@@ -49,6 +49,7 @@
 //! blocks (`block.rs`) and the *one-hand rule* of a thread's stock (`magazine.rs`). Models of both under `--cfg loom` are
 //! in `tests/loom.rs`.
 
+mod beyond;
 mod block;
 mod chain;
 mod class;

@@ -244,6 +244,12 @@ impl PacketMut {
         self.mark(TOO_LONG);
     }
 
+    /// From now on it takes no writes, and says why.
+    pub(crate) fn mark_exhausted(&mut self) {
+        self.set_limit(0);
+        self.mark(EXHAUSTED);
+    }
+
     fn mark(&mut self, flag: u8) {
         self.edit(|fields| fields.flags |= flag);
     }

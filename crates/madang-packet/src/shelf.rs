@@ -15,23 +15,31 @@ use std::ptr;
 
 use crate::block::{Block, Header};
 use crate::chain::{Chain, last_of};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, spin_loop};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Strings that can lie side by side, so that threads that exchange at the same moment do not meet: one cache line of
 /// pointers. More threads than that at the same instant still find the stack.
 const SLOTS: usize = if cfg!(loom) { 1 } else { 8 };
-
-/// How often a thread that would be refused looks again while another one has the shelf's blocks in its hands: at about
-/// 10 ns each some microseconds, far longer than cutting a batch takes.
-const LOOKS_MAX: usize = if cfg!(loom) { 2 } else { 500 };
 
 #[repr(align(128))]
 pub(crate) struct Shelf {
     slots: [AtomicPtr<Header>; SLOTS],
     /// Pushed by anyone, taken whole. `CLOSED` once the pool ended.
     stack: AtomicPtr<Header>,
-    /// Threads that hold a string from here and have not put the rest back.
-    walkers: AtomicUsize,
+    /// How many times a thread went to hold blocks for a moment, of which it puts some on the shelf again; and how many
+    /// times it was done.
+    visits_begun: AtomicUsize,
+    visits_ended: AtomicUsize,
+}
+
+/// A thread has blocks of this shelf in its hand for a moment: while it cuts a string, carves a slab, or trims.
+pub(crate) struct Visit<'a>(&'a Shelf);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        // Release: who counts this end (Acquire, in `visits_ended`) finds on the shelf what was put there.
+        self.0.visits_ended.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// The pool has ended: its memory goes with the last packet.
@@ -45,34 +53,36 @@ impl Shelf {
         Shelf {
             slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             stack: AtomicPtr::new(ptr::null_mut()),
-            walkers: AtomicUsize::new(0),
+            visits_begun: AtomicUsize::new(0),
+            visits_ended: AtomicUsize::new(0),
         }
     }
 
     /// Takes up to `most` blocks.
     pub(crate) fn take(&self, most: usize) -> Option<Chain> {
-        self.walkers.fetch_add(1, Ordering::Relaxed);
+        let _visit = self.visit();
         let string = self.take_string();
         // SAFETY: the exchange gave us the whole string.
         let (chain, rest) = unsafe { Chain::cut(string, most) };
         self.put(rest);
-        // Release: who reads the count (Acquire, `take_patiently`) finds the rest on the shelf.
-        self.walkers.fetch_sub(1, Ordering::Release);
         (chain.len() > 0).then_some(chain)
     }
 
-    /// Takes up to `most` blocks; before answering that there are none, lets those put theirs back who hold some for the
-    /// length of a cut. Bounded: a thread that was preempted there is not waited for.
-    pub(crate) fn take_patiently(&self, most: usize) -> Option<Chain> {
-        for _ in 0..LOOKS_MAX {
-            let quiet = self.walkers.load(Ordering::Acquire) == 0;
-            let chain = self.take(most);
-            if chain.is_some() || quiet {
-                return chain;
-            }
-            spin_loop();
-        }
-        None
+    /// Begins to hold blocks that the shelf, for that moment, seems not to have.
+    pub(crate) fn visit(&self) -> Visit<'_> {
+        // Relaxed: whoever misses the blocks because of this visit learnt it by an Acquire of what the visit wrote after.
+        self.visits_begun.fetch_add(1, Ordering::Relaxed);
+        Visit(self)
+    }
+
+    pub(crate) fn visits_ended(&self) -> usize {
+        self.visits_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody was on a visit from when `ended` was read until now: then what was not found was not there.
+    pub(crate) fn was_quiet_since(&self, ended: usize) -> bool {
+        // A begin that this misses is one whose effects the caller did not meet either.
+        self.visits_begun.load(Ordering::Relaxed) == ended
     }
 
     /// Puts a chain on the shelf.
@@ -90,26 +100,13 @@ impl Shelf {
         unsafe { self.push(block, block) }
     }
 
-    /// Takes all there is: the caller brings it back with `give_string`, or frees it. Between the two the caller counts
-    /// as a walker, so that others are patient.
-    pub(crate) fn take_all(&self) -> Vec<Block> {
-        self.walkers.fetch_add(1, Ordering::Relaxed);
+    /// Takes all there is. The caller is on a visit and puts back what it does not free.
+    pub(crate) fn take_all(&self, _visit: &Visit<'_>) -> Vec<Block> {
         let mut blocks = Vec::new();
         for holder in self.slots.iter().chain([&self.stack]) {
-            collect(holder.swap(ptr::null_mut(), Ordering::Acquire), &mut blocks);
+            collect(holder.swap(ptr::null_mut(), Ordering::AcqRel), &mut blocks);
         }
         blocks
-    }
-
-    /// Ends what `take_all` began.
-    pub(crate) fn give_all(&self, blocks: Vec<Block>) {
-        let mut chain = Chain::EMPTY;
-        for block in blocks {
-            // SAFETY: `take_all` put these blocks into our hand.
-            unsafe { chain.push(block) };
-        }
-        self.give(chain);
-        self.walkers.fetch_sub(1, Ordering::Release);
     }
 
     /// Closes the shelf for good and answers how many blocks lay on it. From now on `give_one` answers `Closed`.
@@ -128,7 +125,7 @@ impl Shelf {
         for holder in self.slots.iter().chain([&self.stack]) {
             // A look first: an exchange on an empty place would only take the cache line from its writer. Acquire: the
             // blocks' headers as their giver (Release) left them. The look acquires too: whoever finds a place empty
-            // also sees the walker that emptied it.
+            // also sees that the visit which emptied it began.
             if !holder.load(Ordering::Acquire).is_null() {
                 let string = holder.swap(ptr::null_mut(), Ordering::AcqRel);
                 if !string.is_null() {

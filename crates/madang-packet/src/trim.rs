@@ -3,6 +3,7 @@
 use std::ptr::NonNull;
 
 use crate::block::Block;
+use crate::chain::Chain;
 use crate::class::POOLED_CLASSES;
 use crate::depot::{Core, Policy};
 use crate::slab::Slab;
@@ -33,8 +34,9 @@ impl Core {
     /// Frees the slabs of a class that lie wholly on its shelf, except while `kept` is below `keep_bytes`.
     fn trim_class(&self, class: usize, keep_bytes: usize, kept: &mut usize) -> usize {
         let shelf = &self.shelves[class];
+        let visit = shelf.visit();
         // Blocks first and slabs after: each block that we hold has its slab in the list (see `Core::grow`).
-        let blocks = shelf.take_all();
+        let blocks = shelf.take_all(&visit);
         let mut slabs = Slabs::new(self.slabs[class].take_all());
         for block in &blocks {
             slabs.count(*block);
@@ -52,7 +54,12 @@ impl Core {
             }
             true
         });
-        shelf.give_all(blocks.into_iter().filter(|block| !slabs.of(*block).goes).collect());
+        let mut stays = Chain::EMPTY;
+        for block in blocks.into_iter().filter(|block| !slabs.of(*block).goes) {
+            // SAFETY: `take_all` put the block into our hand.
+            unsafe { stays.push(block) };
+        }
+        shelf.give(stays);
         self.carved[class].fetch_sub(freed, Ordering::Relaxed);
         let mut bytes = 0;
         for entry in slabs.0 {

@@ -1,0 +1,102 @@
+//! Picking a driver by name, at run time.
+
+use std::fmt;
+
+use crate::{Driver, DriverSettings};
+
+/// The drivers of real systems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// io_uring; Linux.
+    Uring,
+    /// epoll or kqueue; Linux, macOS, BSD.
+    Readiness,
+}
+
+impl DriverKind {
+    /// Its name in settings and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriverKind::Uring => "uring",
+            DriverKind::Readiness => "readiness",
+        }
+    }
+
+    /// Whether it can be used here and now, or in words why not. Cheap enough for each start of a server.
+    ///
+    /// # Errors
+    /// What the system said: many containers forbid io_uring.
+    pub fn probe(self) -> Result<(), String> {
+        match self {
+            #[cfg(target_os = "linux")]
+            DriverKind::Uring => crate::uring::probe().map(drop).map_err(|refused| refused.to_string()),
+            #[cfg(not(target_os = "linux"))]
+            DriverKind::Uring => Err("io_uring is a Linux interface".to_owned()),
+            #[cfg(unix)]
+            DriverKind::Readiness => Ok(()),
+            #[cfg(not(unix))]
+            DriverKind::Readiness => Err("there is no readiness driver for this system".to_owned()),
+        }
+    }
+
+    /// Makes the driver, on this thread, and hands it to `user`: the one place where a driver's type is chosen.
+    ///
+    /// # Errors
+    /// In words, why it could not be made; `user` comes back.
+    pub fn open<U: UseDriver>(self, settings: &DriverSettings, user: U) -> Result<U::Output, (String, U)> {
+        match self {
+            #[cfg(target_os = "linux")]
+            DriverKind::Uring => match crate::uring::Uring::new(settings) {
+                Ok(driver) => Ok(user.with(driver)),
+                Err(refused) => Err((refused.to_string(), user)),
+            },
+            #[cfg(unix)]
+            DriverKind::Readiness => match crate::readiness::Readiness::new(settings) {
+                Ok(driver) => Ok(user.with(driver)),
+                Err(error) => Err((error.to_string(), user)),
+            },
+            #[allow(unreachable_patterns, reason = "which arms there are depends on the system")]
+            other => {
+                let _ = settings;
+                Err((other.probe().err().unwrap_or_default(), user))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is done with a driver once its type is known: compiled once for each.
+pub trait UseDriver {
+    /// What comes of it.
+    type Output;
+
+    /// Uses the driver.
+    fn with<D: Driver>(self, driver: D) -> Self::Output;
+}
+
+/// Pins the current thread to one processor.
+///
+/// # Errors
+/// There is no such processor, or the system (macOS) does not pin threads.
+pub fn pin_thread(core: usize) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut cores = rustix::thread::CpuSet::new();
+        if core >= rustix::thread::CpuSet::MAX_CPU {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        cores.set(core);
+        Ok(rustix::thread::sched_setaffinity(None, &cores)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = core;
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}

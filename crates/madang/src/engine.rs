@@ -1,0 +1,323 @@
+//! Putting a server or client together and taking it apart.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
+
+use madang_driver::{Driver, DriverKind, DriverSettings, Leaked, ListenOptions, SocketOptions, UseDriver};
+use madang_packet::{Depot, Policy, PoolSettings};
+
+use crate::directory::Directory;
+use crate::error::{SettingError, StartError};
+use crate::fabric::Fabric;
+use crate::figures::ShardFigures;
+use crate::framing::Protocol;
+use crate::gate::{Gate, is_inside};
+use crate::id::{SerialSource, SlotLayout};
+use crate::letters::Word;
+use crate::mailbox::Mailbox;
+use crate::offload::{self, JobQueue, Jobs, MakeState};
+use crate::settings::ms;
+use crate::shard::Shard;
+use crate::user::Content;
+use crate::{DriverChoice, Settings};
+
+/// Idle pool memory that a client keeps for its next burst; a server keeps all that it paid for.
+const CLIENT_KEEP_BYTES: usize = 1 << 20;
+
+/// What is needed to start, over and over.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) protocol: Protocol,
+    pub(crate) content: Content,
+    pub(crate) make_state: MakeState,
+    /// A server listens; a client does not.
+    pub(crate) is_server: bool,
+}
+
+/// A factory of offload threads' state that makes nothing.
+pub(crate) fn no_state() -> MakeState {
+    Arc::new(|_| Box::new(()) as Box<dyn Any>)
+}
+
+/// Threads that run.
+pub(crate) struct Running {
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) driver: &'static str,
+    shards: Vec<JoinHandle<Leaked>>,
+    jobs: Arc<JobQueue>,
+    offload: Vec<JoinHandle<()>>,
+}
+
+/// How a stop went. All zero is the rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Operations that the system did not give back in time; their memory was leaked rather than freed under its hands.
+    pub leaked_operations: usize,
+    /// Connections that could not be closed.
+    pub leaked_connections: usize,
+    /// Packets that are still out: in content's hands, or lost.
+    pub packets_out: usize,
+    /// Sessions that did not leave before the stop's deadline.
+    pub sessions_left_behind: usize,
+}
+
+impl StopReport {
+    /// Whether nothing stayed behind.
+    pub fn is_clean(&self) -> bool {
+        *self == StopReport::default()
+    }
+}
+
+impl Plan {
+    /// Checks the settings and makes what the shards share.
+    pub(crate) fn assemble(&self, jobs: Arc<dyn Jobs>, serials: SerialSource) -> Result<Arc<Fabric>, StartError> {
+        let settings = &self.settings;
+        settings.check()?;
+        if self.is_server && self.protocol.greets() && !is_inside(settings.bind.ip(), settings) {
+            let problem = format!(
+                "a LAN server's framing is not protected, so it listens on loopback or private addresses only, and {} is \
+                 none: bind the address of the inner network, or set allow_public = true",
+                settings.bind.ip()
+            );
+            return Err(SettingError::new("bind", problem).into());
+        }
+        if self.protocol.greets() && settings.tick_ms > 0 {
+            return Err(SettingError::new("tick_ms", "a LAN never ticks: leave it 0").into());
+        }
+        let slots = settings.slots_per_shard();
+        let layout = SlotLayout::new(settings.workers, slots).expect("the settings were checked");
+        let policy = if self.is_server { Policy::Keep } else { Policy::GiveBack { keep_bytes: CLIENT_KEEP_BYTES } };
+        Ok(Arc::new(Fabric {
+            directory: Directory::new(layout, settings.workers, slots),
+            mailboxes: (0..settings.workers).map(|_| Mailbox::new(settings.mailbox_messages_max)).collect(),
+            figures: (0..settings.workers).map(|_| ShardFigures::default()).collect(),
+            depot: Depot::new(PoolSettings::default().policy(policy).budget_bytes(settings.pool_budget_bytes)),
+            protocol: self.protocol.clone(),
+            content: self.content.clone(),
+            settings: self.settings.clone(),
+            serials,
+            jobs,
+            is_server: self.is_server,
+        }))
+    }
+
+    /// Starts all threads; answers when the server listens, or why it does not.
+    pub(crate) fn start(&self) -> Result<Running, StartError> {
+        let mut plan = self.clone();
+        let driver = choose_driver(plan.settings.driver)?;
+        if plan.settings.incarnation == 0 {
+            plan.settings.incarnation = wall_clock_ms();
+        }
+        let jobs = JobQueue::new(plan.settings.offload_jobs_max);
+        let fabric = plan.assemble(Arc::clone(&jobs) as Arc<dyn Jobs>, SerialSource::Process)?;
+        let thread_error = |error: std::io::Error| StartError::Thread { reason: error.to_string() };
+        let offload = offload::start_threads(
+            &jobs,
+            &Arc::downgrade(&fabric),
+            plan.settings.offload_threads,
+            &plan.make_state,
+        )
+        .map_err(thread_error)?;
+
+        let (tell, started) = mpsc::channel();
+        let mut running =
+            Running { fabric: Arc::clone(&fabric), address: None, driver: driver.name(), shards: vec![], jobs, offload };
+        for shard in 0..plan.settings.workers {
+            let (fabric, tell) = (Arc::clone(&fabric), tell.clone());
+            let spawned = std::thread::Builder::new().name(format!("madang-shard-{shard}")).spawn(move || {
+                if let Some(core) = fabric.settings.cores.get(shard) {
+                    if let Err(error) = madang_driver::pin_thread(*core) {
+                        tracing::warn!(shard, core, %error, "the shard could not be pinned to its core");
+                    }
+                }
+                ShardThread { shard, fabric, tell }.run(driver)
+            });
+            match spawned {
+                Ok(thread) => running.shards.push(thread),
+                Err(error) => {
+                    running.stop(false);
+                    return Err(thread_error(error));
+                }
+            }
+        }
+        drop(tell);
+        for _ in 0..plan.settings.workers {
+            match started.recv().expect("every shard tells how its start went") {
+                Ok(address) => running.address = running.address.or(address),
+                Err(error) => {
+                    running.stop(false);
+                    return Err(error);
+                }
+            }
+        }
+        if self.is_server && self.protocol.greets() {
+            tracing::info!(
+                address = ?running.address,
+                "LAN links are plain: without a secret the address filter is the only wall"
+            );
+        } else if self.is_server {
+            tracing::info!(address = ?running.address, framing = ?crate::ForeignFraming(self.protocol.clone()),
+                "foreign framing: unprotected, peers can read and change what travels");
+        }
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Ends all sessions and joins all threads.
+    pub(crate) fn stop(self, graceful: bool) -> StopReport {
+        self.ask_to_stop(graceful);
+        self.join()
+    }
+
+    pub(crate) fn ask_to_stop(&self, graceful: bool) {
+        for mailbox in &self.fabric.mailboxes {
+            mailbox.control(Word::Stop { graceful });
+        }
+    }
+
+    /// Whether all shards have ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.shards.iter().all(JoinHandle::is_finished)
+    }
+
+    pub(crate) fn has_thread(&self, thread: ThreadId) -> bool {
+        self.shards.iter().any(|shard| shard.thread().id() == thread)
+            || self.offload.iter().any(|offload| offload.thread().id() == thread)
+    }
+
+    pub(crate) fn join(self) -> StopReport {
+        let mut report = StopReport::default();
+        for shard in self.shards {
+            // A shard that panicked has a broken invariant; what it held is unknown, and the process should know.
+            let leaked = shard.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            report.leaked_operations += leaked.operations;
+            report.leaked_connections += leaked.connections;
+        }
+        self.jobs.close();
+        for offload in self.offload {
+            // Jobs' panics are caught; a state factory's is content's, and is told by the panic hook.
+            let _ = offload.join();
+        }
+        let figures = self.fabric.figures();
+        report.sessions_left_behind = (figures.sessions + figures.sessions_leaving) as usize;
+        drain_mailboxes(&self.fabric);
+        report.packets_out = self.fabric.depot.figures().in_use.blocks as usize;
+        report
+    }
+}
+
+/// What was on its way when the shards ended goes back where it came from.
+fn drain_mailboxes(fabric: &Fabric) {
+    for mailbox in &fabric.mailboxes {
+        while mailbox.pop_control().is_some() {}
+        while mailbox.pop().is_some() {}
+    }
+}
+
+/// Which driver is used here, and one line if it is not the first choice.
+fn choose_driver(choice: DriverChoice) -> Result<DriverKind, StartError> {
+    let needed = |kind: DriverKind| match kind.probe() {
+        Ok(()) => Ok(kind),
+        Err(reason) => Err(StartError::Driver { driver: kind.name(), reason }),
+    };
+    match choice {
+        DriverChoice::Uring => needed(DriverKind::Uring),
+        DriverChoice::Readiness => needed(DriverKind::Readiness),
+        DriverChoice::Auto => needed(DriverKind::Uring).or_else(|error| {
+            tracing::warn!(%error, "the readiness driver is used instead");
+            needed(DriverKind::Readiness)
+        }),
+    }
+}
+
+type Tell = mpsc::Sender<Result<Option<SocketAddr>, StartError>>;
+
+/// A shard's thread from the moment that its driver's type is known.
+struct ShardThread {
+    shard: usize,
+    fabric: Arc<Fabric>,
+    tell: Tell,
+}
+
+impl ShardThread {
+    fn run(self, driver: DriverKind) -> Leaked {
+        let settings = driver_settings(&self.fabric.settings);
+        driver.open(&settings, self).unwrap_or_else(|(reason, this)| {
+            let _ = this.tell.send(Err(StartError::Driver { driver: driver.name(), reason }));
+            Leaked::default()
+        })
+    }
+}
+
+impl UseDriver for ShardThread {
+    type Output = Leaked;
+
+    fn with<D: Driver>(self, mut driver: D) -> Leaked {
+        let ShardThread { shard, fabric, tell } = self;
+        let (gate, address) = if shard == 0 && fabric.is_server {
+            match open_gate(&mut driver, &fabric) {
+                Ok((gate, address)) => (Some(gate), Some(address)),
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                    return driver.shutdown(Duration::ZERO);
+                }
+            }
+        } else {
+            (None, None)
+        };
+        let shard = Shard::new(shard, driver, &fabric, gate);
+        let _ = tell.send(Ok(address));
+        shard.run()
+    }
+}
+
+/// Opens the listener.
+pub(crate) fn open_gate<D: Driver>(driver: &mut D, fabric: &Fabric) -> Result<(Gate, SocketAddr), StartError> {
+    let settings = &fabric.settings;
+    let options =
+        ListenOptions { address: settings.bind, backlog: settings.backlog, socket: socket_options(settings) };
+    match driver.listen(&options) {
+        Ok((listener, address)) => Ok((Gate::new(listener, fabric.protocol.greets(), settings), address)),
+        Err(error) => {
+            Err(StartError::Listen { address: settings.bind, reason: format!("{}{}", error.error, error.remedy()) })
+        }
+    }
+}
+
+pub(crate) fn driver_settings(settings: &Settings) -> DriverSettings {
+    DriverSettings {
+        connections_max: settings.slots_per_shard() + settings.embryos_max,
+        recv_buffers: settings.recv_buffers,
+        own_file_table: settings.own_file_table,
+        ..DriverSettings::default()
+    }
+}
+
+pub(crate) fn socket_options(settings: &Settings) -> SocketOptions {
+    let some_ms = |milliseconds: u64| (milliseconds > 0).then(|| ms(milliseconds));
+    SocketOptions {
+        nodelay: Some(settings.nodelay),
+        keepalive: some_ms(settings.keepalive_ms),
+        user_timeout: some_ms(settings.user_timeout_ms),
+        send_buffer_bytes: (settings.send_buffer_bytes > 0).then_some(settings.send_buffer_bytes),
+        recv_buffer_bytes: (settings.recv_buffer_bytes > 0).then_some(settings.recv_buffer_bytes),
+        congestion: (!settings.congestion.is_empty()).then(|| settings.congestion.clone()),
+        unsent_low_water_bytes: None,
+    }
+}
+
+/// For the incarnation: grows with every start.
+#[expect(clippy::disallowed_methods, reason = "read once at start, before there is a driver; no deadline depends on it")]
+fn wall_clock_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_millis() as u64)
+}
+

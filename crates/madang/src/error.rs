@@ -1,0 +1,151 @@
+//! Errors of starting, and errors that are told while running.
+
+use std::net::SocketAddr;
+
+use crate::{Link, SessionId};
+
+/// The result of starting something.
+pub type Result<T, E = StartError> = std::result::Result<T, E>;
+
+/// Why a server or client did not start. Each says what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting has a value that cannot work.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The listening socket could not be opened.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said, and what to do.
+        reason: String,
+    },
+    /// The driver that the settings name cannot be used here.
+    #[error("driver `{driver}` cannot be used here: {reason}")]
+    Driver {
+        /// As in the settings.
+        driver: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {reason}")]
+    Thread {
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// A wrong setting, by its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting `{key}`: {problem}")]
+pub struct SettingError {
+    /// The key, as it stands in a settings file.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl SettingError {
+    pub(crate) fn new(key: &str, problem: impl Into<String>) -> SettingError {
+        SettingError { key: key.to_owned(), problem: problem.into() }
+    }
+}
+
+/// Something the engine could not do, as told to [`Handler::on_error`](crate::Handler::on_error).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Error {
+    /// What.
+    pub kind: ErrorKind,
+    /// Whose session, where there is one.
+    pub session: Option<SessionId>,
+    /// The peer's address, where it is known.
+    pub peer: Option<SocketAddr>,
+    /// How many errors were not told since the last one that was: peers cannot make a flood of them.
+    pub suppressed: u64,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A peer's bytes are no frame, or a frame out of turn. Its connection ends.
+    #[error("malformed input: {0}")]
+    Malformed(#[from] madang_wire::FrameError),
+    /// A peer's greeting does not suit. Its connection ends.
+    #[error("greeting refused: {0:?}")]
+    Refused(madang_wire::lan::RefusalReason),
+    /// A peer that may not connect here (a LAN server takes loopback, private and listed addresses only).
+    #[error("a peer from outside was turned away")]
+    Outsider,
+    /// No place for another peer: `max_sessions`, or `embryos_max` for peers that have not greeted yet.
+    #[error("the server is full")]
+    ServerFull,
+    /// A greeting did not come in time.
+    #[error("a peer did not greet in time")]
+    GreetingTimeout,
+    /// A session's queue is over its hard limit; the session leaves as a slow consumer.
+    #[error("a session's send queue is over its limit")]
+    QueueOverflow,
+    /// A shard's mailbox is full: requests of other threads are answered `Full`. Raise `mailbox_messages_max`.
+    #[error("a shard's mailbox is full")]
+    MailboxFull,
+    /// The pool's budget is used up. Raise `pool_budget_bytes` or lower the per-session limits.
+    #[error("the packet pool's budget is used up")]
+    PoolExhausted,
+    /// The kernel has no buffers or memory (ENOBUFS, ENOMEM).
+    #[error("the kernel has no buffers")]
+    SystemExhausted,
+    /// The driver ran out of receive buffers; the starved sessions are served in turn. Raise `recv_buffers`.
+    #[error("no receive buffer was free")]
+    RecvBuffersExhausted,
+    /// Accepting pauses and will go on by itself: mostly the descriptor limit.
+    #[error("accepting pauses: {0}")]
+    AcceptStalled(String),
+    /// A callback panicked; its session leaves.
+    #[error("a callback panicked: {0}")]
+    Panic(String),
+    /// Content's framing could not seal a message; the session leaves.
+    #[error("a message could not be sealed: {0}")]
+    Seal(#[from] madang_wire::SealError),
+    /// A link could not be made, told once until it is up again; it is tried on.
+    #[error("link to {remote} is down: {reason}")]
+    LinkDown {
+        /// Which.
+        link: Link,
+        /// Where to.
+        remote: SocketAddr,
+        /// Why.
+        reason: LinkDown,
+    },
+    /// An offloaded job panicked; its session leaves.
+    #[error("an offloaded job panicked: {0}")]
+    JobPanic(String),
+    /// All 2^40 serials of this process are used up: no session can join any more. Restart the process.
+    #[error("the process has no session serials left")]
+    SerialsExhausted,
+}
+
+/// Why a link is not up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkDown {
+    /// Nobody listens there.
+    #[error("connection refused")]
+    ConnectionRefused,
+    /// The peer or its network cannot be reached, or does not answer in time.
+    #[error("unreachable")]
+    Unreachable,
+    /// The server answered the greeting with a refusal.
+    #[error("refused by the server: {0:?}")]
+    Refused(madang_wire::lan::RefusalReason),
+    /// What answers there does not speak this protocol, or closed before the welcome.
+    #[error("the server did not complete the greeting")]
+    NoWelcome,
+    /// Something local: no descriptor, the local address is not ours.
+    #[error("a local error")]
+    Local,
+}

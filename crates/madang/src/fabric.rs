@@ -1,0 +1,149 @@
+//! What the shards, the gate and other threads share.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use madang_packet::{Depot, Packet};
+
+use crate::directory::Directory;
+use crate::figures::{self, Figures, ShardFigures};
+use crate::framing::Protocol;
+use crate::groups::GroupId;
+use crate::id::SerialSource;
+use crate::letters::{Letter, Report, Word};
+use crate::mailbox::Mailbox;
+use crate::offload::Jobs;
+use crate::user::Content;
+use crate::{Answer, Event, LeaveReason, SessionId, Settings};
+
+/// One server's or client's common ground: mailboxes, the directory, counters and settings. Threads meet here only.
+pub(crate) struct Fabric {
+    pub(crate) settings: Settings,
+    pub(crate) protocol: Protocol,
+    pub(crate) content: Content,
+    pub(crate) directory: Directory,
+    pub(crate) mailboxes: Box<[Mailbox<Letter, Word>]>,
+    pub(crate) figures: Box<[ShardFigures]>,
+    pub(crate) depot: Depot,
+    pub(crate) serials: SerialSource,
+    pub(crate) jobs: Arc<dyn Jobs>,
+    /// Whether there is a gate on shard 0; a client has none.
+    pub(crate) is_server: bool,
+}
+
+impl Fabric {
+    /// Sends from any thread: the shard's mailbox carries it.
+    pub(crate) fn send(&self, id: SessionId, packet: Packet, urgent: bool) -> Answer {
+        if let Some(answer) = refuse(&packet) {
+            return answer;
+        }
+        self.deliver(id, |id| Letter::Send { id, packet, urgent })
+    }
+
+    pub(crate) fn post(&self, id: SessionId, event: Event) -> Answer {
+        self.deliver(id, |id| Letter::Post { id, event })
+    }
+
+    pub(crate) fn send_and_disconnect(&self, id: SessionId, packet: Packet, code: u32) -> Answer {
+        if let Some(answer) = refuse(&packet) {
+            return answer;
+        }
+        self.deliver(id, |id| Letter::SendAndDisconnect { id, packet, code })
+    }
+
+    pub(crate) fn group(&self, id: SessionId, group: GroupId, join: bool) -> Answer {
+        self.deliver(id, |id| if join { Letter::JoinGroup { id, group } } else { Letter::LeaveGroup { id, group } })
+    }
+
+    fn deliver(&self, id: SessionId, letter: impl FnOnce(SessionId) -> Letter) -> Answer {
+        let Some((shard, _)) = self.directory.layout().locate(id).filter(|_| self.directory.is_live(id)) else {
+            if let Some(figures) = self.figures.first() {
+                figures.remote_gone.fetch_add(1, Ordering::Relaxed);
+            }
+            return Answer::Gone;
+        };
+        self.push(shard, letter(id))
+    }
+
+    fn push(&self, shard: usize, letter: Letter) -> Answer {
+        match self.mailboxes[shard].push(letter) {
+            Ok(()) => Answer::Queued,
+            Err(_) => {
+                self.figures[shard].remote_full.fetch_add(1, Ordering::Relaxed);
+                Answer::Full
+            }
+        }
+    }
+
+    /// One letter to each shard but `except`; the worst answer.
+    fn push_all(&self, except: Option<usize>, letter: impl Fn() -> Letter) -> Answer {
+        let mut answer = Answer::Queued;
+        for shard in (0..self.mailboxes.len()).filter(|shard| Some(*shard) != except) {
+            match self.push(shard, letter()) {
+                Answer::Queued => {}
+                worse => answer = worse,
+            }
+        }
+        answer
+    }
+
+    pub(crate) fn send_all(&self, packet: &Packet, except: Option<usize>) -> Answer {
+        refuse(packet).unwrap_or_else(|| self.push_all(except, || Letter::SendAll { packet: packet.clone() }))
+    }
+
+    pub(crate) fn send_group(&self, group: GroupId, packet: &Packet, except: Option<usize>) -> Answer {
+        refuse(packet).unwrap_or_else(|| self.push_all(except, || Letter::SendGroup { group, packet: packet.clone() }))
+    }
+
+    /// One letter for each shard that owns some of `ids`, but `except`.
+    pub(crate) fn send_many(&self, ids: &[SessionId], packet: &Packet, except: Option<usize>) -> Answer {
+        if let Some(answer) = refuse(packet) {
+            return answer;
+        }
+        let layout = self.directory.layout();
+        let mut answer = Answer::Queued;
+        for shard in (0..self.mailboxes.len()).filter(|shard| Some(*shard) != except) {
+            let theirs: Arc<[SessionId]> =
+                ids.iter().copied().filter(|id| layout.locate(*id).is_some_and(|(at, _)| at == shard)).collect();
+            if !theirs.is_empty() {
+                match self.push(shard, Letter::SendMany { ids: theirs, packet: packet.clone() }) {
+                    Answer::Queued => {}
+                    worse => answer = worse,
+                }
+            }
+        }
+        answer
+    }
+
+    /// True for exactly one caller: from then on every send to `id` answers `Gone`, and its shard ends it.
+    pub(crate) fn disconnect(&self, id: SessionId, reason: LeaveReason) -> bool {
+        if !self.directory.leave(id) {
+            return false;
+        }
+        let (shard, _) = self.directory.layout().locate(id).expect("an id that was live has a shard");
+        self.mailboxes[shard].control(Word::Disconnect { id, reason });
+        true
+    }
+
+    /// Tells the gate.
+    pub(crate) fn report(&self, report: Report) {
+        self.mailboxes[0].control(Word::Report(report));
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        figures::sum(&self.figures, self.depot.figures())
+    }
+}
+
+/// The answer to a packet that cannot be sent to anybody.
+pub(crate) fn refuse(packet: &Packet) -> Option<Answer> {
+    if packet.is_exhausted() {
+        Some(Answer::PoolExhausted)
+    } else if packet.is_too_long() {
+        Some(Answer::TooLong)
+    } else if packet.is_empty() {
+        Some(Answer::Empty)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,189 @@
+//! Figures of a running server or client: a snapshot from any thread, no shard stopped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use madang_packet::PoolFigures;
+
+use crate::LeaveReason;
+
+/// A snapshot of what a server or client did and holds. Counters count from the start; each shard publishes its own once a
+/// turn, so they are as fresh as its last turn, and sums over shards are not of one instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Figures {
+    /// Peers connected that have not greeted yet.
+    pub embryos: u64,
+    /// Sessions joined now.
+    pub sessions: u64,
+    /// Sessions on their way out now.
+    pub sessions_leaving: u64,
+    /// Peers accepted.
+    pub accepted: u64,
+    /// Peers turned away at accept: by the filter, by content, or for want of room.
+    pub refused: u64,
+    /// Peers that ended before they were joined, refused greetings included.
+    pub failed: u64,
+    /// Sessions that joined.
+    pub joins: u64,
+    /// Sessions that left, by [`LeaveReason::code`].
+    pub leaves: [u64; LeaveReason::COUNT],
+    /// Messages delivered to content.
+    pub messages_in: u64,
+    /// Messages that left.
+    pub messages_out: u64,
+    /// Bytes received, framing included.
+    pub bytes_in: u64,
+    /// Bytes that left, framing included.
+    pub bytes_out: u64,
+    /// Sends given to the system: many messages share one.
+    pub sends: u64,
+    /// Bytes that wait in the sessions' queues now.
+    pub queued_bytes: u64,
+    /// Requests refused because a queue or mailbox was full.
+    pub full: u64,
+    /// Requests for sessions that are gone.
+    pub gone: u64,
+    /// Late results of offloaded jobs whose session had left.
+    pub jobs_late: u64,
+    /// Errors told, and errors suppressed.
+    pub errors: u64,
+    /// Turns of all shards.
+    pub turns: u64,
+    /// Time spent in turns, sleep not counted.
+    pub busy: Duration,
+    /// The longest turn since the last figures were taken: what a message may have had to wait.
+    pub longest_turn: Duration,
+    /// The packet pool.
+    pub pool: PoolFigures,
+}
+
+impl Figures {
+    /// Sessions that left, for whatever reason.
+    pub fn left(&self) -> u64 {
+        self.leaves.iter().sum()
+    }
+}
+
+/// One shard's counters: written by the shard alone, read by anybody.
+#[derive(Default)]
+pub(crate) struct ShardFigures {
+    words: [AtomicU64; Count::COUNT],
+    leaves: [AtomicU64; LeaveReason::COUNT],
+    /// Requests of other threads that were refused: counted by those threads.
+    pub(crate) remote_full: AtomicU64,
+    pub(crate) remote_gone: AtomicU64,
+}
+
+/// What a shard counts. `Embryos` to `Queued` are levels, the others only grow.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+pub(crate) enum Count {
+    Embryos,
+    Sessions,
+    Leaving,
+    Queued,
+    Accepted,
+    Refused,
+    Failed,
+    Joins,
+    MessagesIn,
+    MessagesOut,
+    BytesIn,
+    BytesOut,
+    Sends,
+    Full,
+    Gone,
+    JobsLate,
+    Errors,
+    Turns,
+    BusyNanos,
+    LongestTurnNanos,
+}
+
+impl Count {
+    const COUNT: usize = Count::LongestTurnNanos as usize + 1;
+}
+
+/// The shard's own copy, counted without atomics and published once a turn.
+#[derive(Default)]
+pub(crate) struct Counters {
+    words: [u64; Count::COUNT],
+    leaves: [u64; LeaveReason::COUNT],
+    leaves_changed: bool,
+}
+
+impl Counters {
+    #[inline]
+    pub(crate) fn add(&mut self, what: Count, n: u64) {
+        self.words[what as usize] += n;
+    }
+
+    #[inline]
+    pub(crate) fn sub(&mut self, what: Count, n: u64) {
+        self.words[what as usize] -= n;
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, what: Count, n: u64) {
+        self.words[what as usize] = n;
+    }
+
+    pub(crate) fn get(&self, what: Count) -> u64 {
+        self.words[what as usize]
+    }
+
+    pub(crate) fn left(&mut self, reason: LeaveReason) {
+        self.leaves[usize::from(reason.code())] += 1;
+        self.leaves_changed = true;
+    }
+
+    /// Makes the counters visible. Relaxed: each stands for itself.
+    pub(crate) fn publish(&mut self, to: &ShardFigures) {
+        for (word, value) in to.words.iter().zip(self.words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        if std::mem::take(&mut self.leaves_changed) {
+            for (word, value) in to.leaves.iter().zip(self.leaves) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Sums the shards up.
+pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
+    let total = |what: Count| shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).sum::<u64>();
+    let most = |what: Count| shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).max().unwrap_or(0);
+    let remote = |word: fn(&ShardFigures) -> &AtomicU64| shards.iter().map(|shard| word(shard).load(Ordering::Relaxed)).sum::<u64>();
+    let mut leaves = [0; LeaveReason::COUNT];
+    for shard in shards {
+        for (sum, word) in leaves.iter_mut().zip(&shard.leaves) {
+            *sum += word.load(Ordering::Relaxed);
+        }
+    }
+    Figures {
+        embryos: total(Count::Embryos),
+        sessions: total(Count::Sessions),
+        sessions_leaving: total(Count::Leaving),
+        accepted: total(Count::Accepted),
+        refused: total(Count::Refused),
+        failed: total(Count::Failed),
+        joins: total(Count::Joins),
+        leaves,
+        messages_in: total(Count::MessagesIn),
+        messages_out: total(Count::MessagesOut),
+        bytes_in: total(Count::BytesIn),
+        bytes_out: total(Count::BytesOut),
+        sends: total(Count::Sends),
+        queued_bytes: total(Count::Queued),
+        full: total(Count::Full) + remote(|shard| &shard.remote_full),
+        gone: total(Count::Gone) + remote(|shard| &shard.remote_gone),
+        jobs_late: total(Count::JobsLate),
+        errors: total(Count::Errors),
+        turns: total(Count::Turns),
+        busy: Duration::from_nanos(total(Count::BusyNanos)),
+        longest_turn: Duration::from_nanos(most(Count::LongestTurnNanos)),
+        pool,
+    }
+}

@@ -1,0 +1,241 @@
+//! The gate: who may come in, and where to.
+//!
+//! It stands on shard 0, with the only listener and the only count of places: one writer, no lock. After the filter it
+//! picks the peer's shard, once; greeting and session stay there. Shards report what became of those they were given.
+//!
+//! ```text
+//!   accept ─► filter ─► on_connection_request ─► room? ─► a shard ─► (greeting) ─► Proven ─► Place
+//!                                                            └─ Leaving, Left, EmbryoGone, PlaceUnused ◄─┘
+//! ```
+
+mod nodes;
+
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use madang_driver::{Driver, Incoming, Listener};
+use madang_wire::lan::RefusalReason;
+
+use self::nodes::Nodes;
+use crate::error::ErrorKind;
+use crate::figures::Count;
+use crate::letters::{Report, Word};
+use crate::shard::Core;
+use crate::user::{Content, stranger};
+use crate::{Admission, LeaveReason, Settings};
+
+pub(crate) struct Gate {
+    door: Door,
+    /// Peers greet before they have a place.
+    greets: bool,
+    places: Places,
+    embryos: usize,
+    embryos_max: usize,
+    /// Connections that each shard was given and has not reported gone.
+    load: Vec<usize>,
+    nodes: Nodes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open(Listener),
+    Closing,
+    Closed,
+}
+
+/// The count of places. A session that leaves gives its place back at once, as long as the slots hold out.
+struct Places {
+    taken: usize,
+    leaving: usize,
+    sessions_max: usize,
+    slots: usize,
+}
+
+impl Places {
+    fn take(&mut self) -> bool {
+        let free = self.taken < self.sessions_max && self.taken + self.leaving < self.slots;
+        self.taken += usize::from(free);
+        free
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(listener: Listener, greets: bool, settings: &Settings) -> Gate {
+        Gate {
+            door: Door::Open(listener),
+            greets,
+            places: Places {
+                taken: 0,
+                leaving: 0,
+                sessions_max: settings.max_sessions,
+                slots: settings.slots_per_shard(),
+            },
+            embryos: 0,
+            embryos_max: settings.embryos_max,
+            load: vec![0; settings.workers],
+            nodes: Nodes::default(),
+        }
+    }
+
+    /// A peer is at the door.
+    pub(crate) fn accepted(&mut self, incoming: Incoming, core: &mut Core, content: &Content) {
+        core.counters.add(Count::Accepted, 1);
+        if !self.admits(&incoming, core, content) {
+            core.counters.add(Count::Refused, 1);
+            return;
+        }
+        let shard = self.least_loaded();
+        self.load[shard] += 1;
+        core.fabric.mailboxes[shard].control(Word::Adopt { incoming, placed: !self.greets });
+    }
+
+    fn admits(&mut self, incoming: &Incoming, core: &mut Core, content: &Content) -> bool {
+        if self.door == Door::Closing || self.door == Door::Closed {
+            return false;
+        }
+        let remote = incoming.peer();
+        if self.greets && !is_inside(remote.ip(), &core.fabric.settings) {
+            core.error_of(ErrorKind::Outsider, None, Some(remote));
+            return false;
+        }
+        let peer = stranger(remote, incoming.local());
+        // A filter that panics lets nobody in.
+        match catch_unwind(AssertUnwindSafe(|| content.on_connection_request(&peer))) {
+            Ok(Admission::Accept) => {}
+            Ok(Admission::Refuse) => return false,
+            Err(panic) => {
+                core.error_of(ErrorKind::Panic(crate::offload::panic_text(&*panic)), None, Some(remote));
+                return false;
+            }
+        }
+        let room = if self.greets {
+            let room = self.embryos < self.embryos_max;
+            self.embryos += usize::from(room);
+            room
+        } else {
+            self.places.take()
+        };
+        if !room {
+            core.error_of(ErrorKind::ServerFull, None, Some(remote));
+        }
+        room
+    }
+
+    fn least_loaded(&self) -> usize {
+        let least = self.load.iter().enumerate().min_by_key(|(_, load)| **load);
+        least.map_or(0, |(shard, _)| shard)
+    }
+
+    /// A shard tells what became of somebody.
+    pub(crate) fn reported(&mut self, report: Report, core: &mut Core) {
+        match report {
+            Report::Proven { shard, embryo, node } => {
+                let answer = self.place(&node, core);
+                core.fabric.mailboxes[shard].control(Word::Place { embryo, answer });
+            }
+            Report::EmbryoGone { shard } => {
+                self.embryos -= 1;
+                self.load[shard] -= 1;
+            }
+            Report::PlaceUnused { shard } => {
+                self.places.taken -= 1;
+                self.load[shard] -= 1;
+            }
+            Report::NodeJoined { node, id } => self.nodes.joined(&node, id),
+            Report::Leaving => {
+                self.places.taken -= 1;
+                self.places.leaving += 1;
+            }
+            Report::Left { shard, node } => {
+                self.places.leaving -= 1;
+                self.load[shard] -= 1;
+                if let Some((node, id)) = node {
+                    self.nodes.left(&node, id);
+                }
+            }
+        }
+    }
+
+    /// A place for a peer that has greeted. An older life of its node makes way, if there is one.
+    fn place(&mut self, node: &crate::Node, core: &mut Core) -> Result<(), RefusalReason> {
+        if !matches!(self.door, Door::Open(_)) {
+            return Err(RefusalReason::Draining);
+        }
+        if !node.name.is_empty() {
+            let older = self.nodes.admit(node)?;
+            for id in older {
+                core.fabric.disconnect(id, LeaveReason::Superseded);
+            }
+        }
+        if !self.places.take() {
+            core.error_of(ErrorKind::ServerFull, None, None);
+            return Err(RefusalReason::Full);
+        }
+        self.embryos -= 1;
+        Ok(())
+    }
+
+    /// Closes the listener: nobody comes in any more.
+    pub(crate) fn close(&mut self, driver: &mut impl Driver) {
+        if let Door::Open(listener) = self.door {
+            self.door = Door::Closing;
+            driver.unlisten(listener);
+        }
+    }
+
+    pub(crate) fn unlistened(&mut self) {
+        self.door = Door::Closed;
+    }
+
+    /// Whether the listener is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.door == Door::Closed
+    }
+
+    /// Whether all counts are back to nothing.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_balanced(&self) -> bool {
+        self.places.taken == 0 && self.places.leaving == 0 && self.embryos == 0 && self.load.iter().all(|load| *load == 0)
+    }
+}
+
+/// Whether an address may be a server of ours: loopback, private, link-local, or listed.
+pub(crate) fn is_inside(ip: IpAddr, settings: &Settings) -> bool {
+    let ip = ip.to_canonical();
+    let private = match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    private || settings.allow_public || settings.allowed_peers.iter().any(|allowed| allowed.to_canonical() == ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n3_only_inside_addresses_are_inside() {
+        let settings = Settings { allowed_peers: vec!["203.0.113.9".parse().unwrap()], ..Settings::default() };
+        let check = |ip: &str, inside: bool| assert_eq!(is_inside(ip.parse().unwrap(), &settings), inside, "{ip}");
+        for ip in ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.1.1", "::1", "fd00::1"] {
+            check(ip, true);
+        }
+        for ip in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
+            check(ip, false);
+        }
+        check("::ffff:10.0.0.1", true);
+        check("203.0.113.9", true);
+    }
+
+    #[test]
+    fn s10_places_of_leaving_sessions_are_given_again_within_the_slack() {
+        let mut places = Places { taken: 0, leaving: 0, sessions_max: 2, slots: 3 };
+        assert!(places.take() && places.take() && !places.take());
+        places.taken -= 1;
+        places.leaving += 1;
+        assert!(places.take(), "the slack holds the one that leaves");
+        places.taken -= 1;
+        places.leaving += 1;
+        assert!(!places.take(), "the slots are used up");
+    }
+}

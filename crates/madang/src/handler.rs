@@ -1,0 +1,102 @@
+//! What the engine tells content.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::{Context, Error, Event, Leave, Message, SessionId};
+
+/// The callbacks of a server or client. All are empty by default; fill in what you need.
+///
+/// One handler is shared by all shards, so it takes `&self`; what belongs to one player and should need no lock goes into
+/// a [`User`](crate::User) instead. Those that carry a session run on its shard's thread, one at a time and in order:
+/// `on_join`, then messages, events and timers, then `on_leave`, and nothing after. [`on_connection_request`] runs on the
+/// gate's shard, [`on_error`] on any. None is ever called under a lock, or from inside another.
+///
+/// A callback that blocks stalls every session of its shard: put work that waits on [`Context::offload`].
+///
+/// A panic in a callback ends that session ([`LeaveReason::HandlerPanic`](crate::LeaveReason::HandlerPanic)) and is
+/// reported through [`on_error`]; other sessions go on.
+///
+/// [`on_connection_request`]: Handler::on_connection_request
+/// [`on_error`]: Handler::on_error
+#[expect(unused_variables, reason = "the names are documentation for whoever implements the methods")]
+pub trait Handler: Send + Sync + 'static {
+    /// A peer was accepted; nothing is set up for it yet. Refusing costs next to nothing.
+    fn on_connection_request(&self, peer: &Peer) -> Admission {
+        Admission::Accept
+    }
+
+    /// The session is ready. Sending and disconnecting are fine here, and what is sent here leaves before any message
+    /// of the peer is delivered.
+    fn on_join(&self, cx: &mut Context<'_>, session: SessionId, peer: &Peer) {}
+
+    /// One whole message, however TCP cut or joined it.
+    fn on_recv(&self, cx: &mut Context<'_>, session: SessionId, message: Message<'_>) {}
+
+    /// A write completed: what it carried is in the kernel's hands (the peer may not have it yet).
+    fn on_send(&self, cx: &mut Context<'_>, session: SessionId, sent: Sent) {}
+
+    /// An event that was [posted](Context::post) to the session.
+    fn on_event(&self, cx: &mut Context<'_>, session: SessionId, event: Event) {}
+
+    /// A [timer](Context::timer) of the session is due.
+    fn on_timer(&self, cx: &mut Context<'_>, session: SessionId, key: u64) {}
+
+    /// The session's release is finished: no callback for this id comes after. Exactly once for each `on_join`.
+    fn on_leave(&self, cx: &mut Context<'_>, session: SessionId, leave: &Leave) {}
+
+    /// A worker begins to handle a batch of completions. At most once a turn; for thread monitoring.
+    fn on_worker_begin(&self, shard: usize) {}
+
+    /// The worker is done with the batch that it began.
+    fn on_worker_end(&self, shard: usize) {}
+
+    /// Something the engine could not do. Rate-limited: a peer cannot make it a flood.
+    fn on_error(&self, error: &Error) {}
+}
+
+/// What [`Handler::on_connection_request`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Admission {
+    /// Let it in, if there is a place.
+    Accept,
+    /// Close it at once.
+    Refuse,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Our own address that the connection came in on, or went out from.
+    pub local: SocketAddr,
+    /// What the peer's greeting said; `None` before the greeting and in framings without one.
+    pub node: Option<Arc<Node>>,
+}
+
+/// What a peer's greeting said of it. On a LAN without a secret it is a claim, protected by the address filter alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Node {
+    /// What it does, like `chat`.
+    pub service: String,
+    /// Which one it is, like `chat-3`; empty for a peer that is no node.
+    pub name: String,
+    /// Which life of the node this is.
+    pub incarnation: u64,
+    /// The application's own version.
+    pub app_version: u32,
+}
+
+/// What one completed write carried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// Messages whose last byte left with it.
+    pub messages: usize,
+    /// Payload bytes of those messages.
+    pub bytes: usize,
+}

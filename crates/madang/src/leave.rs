@@ -1,0 +1,236 @@
+//! Why a session ended: one enum, used by the callback, the goodbye on the wire, the client, logs and figures.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use madang_wire::FrameError;
+use madang_wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaveReason {
+    // --- the peer left
+    /// The peer closed its end.
+    PeerClosed,
+    /// The peer's system reset the connection: a crash, a kill, or an abortive close.
+    PeerReset,
+    /// The peer's engine said goodbye for this reason, then closed.
+    PeerGoodbye(GoodbyeReason),
+
+    // --- the peer misbehaved
+    /// Bytes that are no frame.
+    Malformed(FrameError),
+    /// It does not read what it is sent: over the limit of queued bytes or messages.
+    SlowConsumer,
+    /// No byte from it for the idle time-out.
+    Idle,
+    /// A frame was begun and not finished in time.
+    Dribble,
+
+    // --- the peer cannot be served
+    /// One side's greeting did not suit the other.
+    Refused(RefusalReason),
+
+    // --- content
+    /// Content asked for it, with its own code.
+    Disconnected(u32),
+    /// A callback of this session panicked.
+    HandlerPanic,
+    /// The user-object factory refused at join.
+    Declined,
+
+    // --- policy
+    /// The server stops or drains.
+    Stopping,
+    /// A newer incarnation of the same node has joined.
+    Superseded,
+    /// The pool had no memory for the session's input.
+    PoolExhausted,
+
+    // --- the system
+    /// The system gave the connection up: time-out or unreachable.
+    Unreachable,
+    /// The kernel had no memory or buffers for it.
+    SystemExhausted,
+    /// Another system error.
+    System,
+}
+
+/// Whose doing a leave was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nobody's: the peer went.
+    PeerLeft,
+    /// The peer broke a rule.
+    PeerMisbehaved,
+    /// The two sides do not fit together: another version, another schema.
+    PeerIncompatible,
+    /// Our own content.
+    Content,
+    /// A rule of the operator.
+    Policy,
+    /// The operating system or the network.
+    System,
+}
+
+impl LeaveReason {
+    /// How many reasons there are, for tables of counters.
+    pub const COUNT: usize = 17;
+
+    /// Whose doing it was.
+    pub fn fault(self) -> Fault {
+        use LeaveReason::*;
+        match self {
+            PeerClosed | PeerReset | PeerGoodbye(_) => Fault::PeerLeft,
+            Malformed(_) | SlowConsumer | Idle | Dribble => Fault::PeerMisbehaved,
+            Refused(_) => Fault::PeerIncompatible,
+            Disconnected(_) | HandlerPanic | Declined => Fault::Content,
+            Stopping | Superseded | PoolExhausted => Fault::Policy,
+            Unreachable | SystemExhausted | System => Fault::System,
+        }
+    }
+
+    /// What a goodbye on the wire says of it; `None` when the peer left by itself and is owed no word.
+    pub(crate) fn goodbye(self) -> Option<Goodbye> {
+        use LeaveReason::*;
+        let reason = match self {
+            PeerClosed | PeerReset | PeerGoodbye(_) | Unreachable | System => return None,
+            Malformed(_) | Dribble => GoodbyeReason::Malformed,
+            SlowConsumer => GoodbyeReason::SlowConsumer,
+            Idle => GoodbyeReason::Silent,
+            Refused(_) => GoodbyeReason::Incompatible,
+            Disconnected(_) | Declined => GoodbyeReason::Content,
+            HandlerPanic => GoodbyeReason::HandlerPanic,
+            Stopping => GoodbyeReason::Stopping,
+            Superseded => GoodbyeReason::Replaced,
+            PoolExhausted | SystemExhausted => GoodbyeReason::Exhausted,
+        };
+        let code = if let Disconnected(code) = self { code } else { 0 };
+        Some(Goodbye { reason, code })
+    }
+
+    /// A number for each reason whatever it carries: an index below [`COUNT`](LeaveReason::COUNT) for counters. The
+    /// numbers never change their meaning.
+    pub fn code(self) -> u8 {
+        use LeaveReason::*;
+        match self {
+            PeerClosed => 0,
+            PeerReset => 1,
+            PeerGoodbye(_) => 2,
+            Malformed(_) => 3,
+            SlowConsumer => 4,
+            Idle => 5,
+            Dribble => 6,
+            Refused(_) => 7,
+            Disconnected(_) => 8,
+            HandlerPanic => 9,
+            Declined => 10,
+            Stopping => 11,
+            Superseded => 12,
+            PoolExhausted => 13,
+            Unreachable => 14,
+            SystemExhausted => 15,
+            System => 16,
+        }
+    }
+
+    /// The label of the reason with this [`code`](LeaveReason::code), for metrics and logs.
+    pub fn label_of(code: u8) -> &'static str {
+        const LABELS: [&str; LeaveReason::COUNT] = [
+            "peer_closed",
+            "peer_reset",
+            "peer_goodbye",
+            "malformed",
+            "slow_consumer",
+            "idle",
+            "dribble",
+            "refused",
+            "disconnected",
+            "handler_panic",
+            "declined",
+            "stopping",
+            "superseded",
+            "pool_exhausted",
+            "unreachable",
+            "system_exhausted",
+            "system",
+        ];
+        LABELS.get(usize::from(code)).copied().unwrap_or("unknown")
+    }
+}
+
+impl fmt::Display for LeaveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use LeaveReason::*;
+        match self {
+            PeerClosed => f.write_str("the peer closed the connection"),
+            PeerReset => f.write_str("the peer reset the connection"),
+            PeerGoodbye(reason) => write!(f, "the peer said goodbye: {reason:?}"),
+            Malformed(error) => write!(f, "the peer sent bytes that are no frame: {error}"),
+            SlowConsumer => f.write_str("the peer does not read what it is sent"),
+            Idle => f.write_str("nothing came from the peer for too long"),
+            Dribble => f.write_str("the peer began a frame and did not finish it in time"),
+            Refused(reason) => write!(f, "the greeting was refused: {reason:?}"),
+            Disconnected(code) => write!(f, "content disconnected it with code {code}"),
+            HandlerPanic => f.write_str("a callback of this session panicked"),
+            Declined => f.write_str("the user factory declined it"),
+            Stopping => f.write_str("the server is stopping"),
+            Superseded => f.write_str("a newer incarnation of the node joined"),
+            PoolExhausted => f.write_str("the packet pool is exhausted"),
+            Unreachable => f.write_str("the peer is unreachable"),
+            SystemExhausted => f.write_str("the system has no buffers for it"),
+            System => f.write_str("a system error"),
+        }
+    }
+}
+
+/// What [`on_leave`](crate::Handler::on_leave) is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leave {
+    /// Why.
+    pub reason: LeaveReason,
+    /// Who it was.
+    pub peer: SocketAddr,
+    /// From join to leave.
+    pub duration: Duration,
+    /// Messages that were queued and never left.
+    pub messages_unsent: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_code_of_its_own_below_count() {
+        use LeaveReason::*;
+        let all = [
+            PeerClosed,
+            PeerReset,
+            PeerGoodbye(GoodbyeReason::Stopping),
+            Malformed(FrameError::Zero),
+            SlowConsumer,
+            Idle,
+            Dribble,
+            Refused(RefusalReason::Full),
+            Disconnected(9),
+            HandlerPanic,
+            Declined,
+            Stopping,
+            Superseded,
+            PoolExhausted,
+            Unreachable,
+            SystemExhausted,
+            System,
+        ];
+        assert_eq!(all.len(), LeaveReason::COUNT);
+        for (index, reason) in all.into_iter().enumerate() {
+            assert_eq!(usize::from(reason.code()), index, "{reason:?}");
+            assert_ne!(LeaveReason::label_of(reason.code()), "unknown");
+        }
+    }
+}

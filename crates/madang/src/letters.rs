@@ -1,0 +1,74 @@
+//! What travels between threads and shards.
+
+use madang_driver::Incoming;
+use madang_packet::Packet;
+use madang_wire::lan::RefusalReason;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::groups::GroupId;
+use crate::links::LinkSpec;
+use crate::offload::Finished;
+use crate::{Event, LeaveReason, Node, SessionId};
+
+/// In the bounded lane: content's requests.
+pub(crate) enum Letter {
+    Send { id: SessionId, packet: Packet, urgent: bool },
+    SendMany { ids: Arc<[SessionId]>, packet: Packet },
+    SendAll { packet: Packet },
+    SendGroup { group: GroupId, packet: Packet },
+    SendAndDisconnect { id: SessionId, packet: Packet, code: u32 },
+    Post { id: SessionId, event: Event },
+    JoinGroup { id: SessionId, group: GroupId },
+    LeaveGroup { id: SessionId, group: GroupId },
+}
+
+/// In the lane that is never full: one entry for something bounded each.
+pub(crate) enum Word {
+    /// Somebody won the right to end this session (see `Directory::leave`).
+    Disconnect { id: SessionId, reason: LeaveReason },
+    /// The gate gives an accepted socket to this shard. `placed`: its place is taken already (no greeting to wait for).
+    Adopt { incoming: Incoming, placed: bool },
+    /// The gate's answer to `Report::Proven`.
+    Place { embryo: EmbryoKey, answer: Result<(), RefusalReason> },
+    /// A job of `offload` is done.
+    Finished(Finished),
+    /// A new outgoing link.
+    Connect(LinkSpec),
+    /// Let go of an outgoing link for good.
+    DropLink { link: u32 },
+    /// To the gate's shard: something happened elsewhere.
+    Report(Report),
+    /// Stop accepting, and end all sessions in this gait; the shard ends when the last one left or at its deadline.
+    Stop { graceful: bool },
+}
+
+/// What shards report to the gate.
+pub(crate) enum Report {
+    /// A greeting was fine: may it have a place?
+    Proven { shard: usize, embryo: EmbryoKey, node: Arc<Node> },
+    /// An embryo ended before it was proven.
+    EmbryoGone { shard: usize },
+    /// A granted place was not used: the peer was gone.
+    PlaceUnused { shard: usize },
+    /// A session of a node with a name has joined.
+    NodeJoined { node: Arc<Node>, id: SessionId },
+    /// A session began to leave: its place is free for another, within the slack.
+    Leaving,
+    /// A session left.
+    Left { shard: usize, node: Option<(Arc<Node>, SessionId)> },
+}
+
+/// Names an embryo of a shard across threads: its place and a number that is never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EmbryoKey {
+    pub(crate) index: u32,
+    pub(crate) serial: u64,
+}
+
+/// Where a link goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: Option<SocketAddr>,
+}

@@ -1,0 +1,136 @@
+//! Work that waits, away from the shards.
+//!
+//! ```text
+//!   callback ── offload(job, then) ──► bounded queue ──► offload thread runs job(state)
+//!      session's later messages wait                          │ its result
+//!   shard  ◄── control lane ── then(cx, session, result) ◄────┘       (dropped and counted if the session left)
+//! ```
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::fabric::Fabric;
+use crate::letters::Word;
+use crate::{Context, SessionId};
+
+/// What is done with a job's result, on the session's shard.
+pub(crate) type Then = Box<dyn FnOnce(&mut Context<'_>, SessionId) + Send>;
+
+/// The state of an offload thread, such as a database connection; made by a factory on that thread.
+pub type JobState = Box<dyn Any>;
+
+/// Makes an offload thread's state. Called once on each thread, with the thread's number.
+pub(crate) type MakeState = Arc<dyn Fn(usize) -> JobState + Send + Sync>;
+
+/// A piece of work on its way to an offload thread.
+pub(crate) struct Job {
+    pub(crate) session: SessionId,
+    /// Whether the session's messages wait for it.
+    pub(crate) holds: bool,
+    pub(crate) shard: usize,
+    pub(crate) run: Box<dyn FnOnce(&mut dyn Any) -> Then + Send>,
+}
+
+/// A job that is done, on its way back.
+pub(crate) struct Finished {
+    pub(crate) session: SessionId,
+    pub(crate) holds: bool,
+    /// What to do, or the message of the panic.
+    pub(crate) outcome: Result<Then, String>,
+}
+
+/// Where jobs run: beside the driver, so that in simulation they are actors on virtual time.
+pub(crate) trait Jobs: Send + Sync {
+    /// Queues a job; gives it back when the queue is full.
+    fn submit(&self, job: Job) -> Result<(), Job>;
+}
+
+impl Job {
+    /// Runs it, on whatever thread that is, and says what came of it.
+    pub(crate) fn perform(self, state: &mut dyn Any) -> (usize, Finished) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(state))).map_err(|panic| panic_text(&*panic));
+        (self.shard, Finished { session: self.session, holds: self.holds, outcome })
+    }
+}
+
+/// The words of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("(a panic without words)").chars().take(256).collect()
+}
+
+/// Jobs waiting for a thread. Senders never block; threads sleep on a condition variable of their own, which the data path
+/// does not touch while nothing is offloaded.
+pub(crate) struct JobQueue {
+    jobs: ArrayQueue<Job>,
+    bell: Bell,
+}
+
+#[derive(Default)]
+struct Bell {
+    closed: std::sync::Mutex<bool>,
+    rung: std::sync::Condvar,
+}
+
+impl JobQueue {
+    pub(crate) fn new(jobs_max: usize) -> Arc<JobQueue> {
+        Arc::new(JobQueue { jobs: ArrayQueue::new(jobs_max.max(1)), bell: Bell::default() })
+    }
+
+    /// The next job; `None` once the queue is closed and empty.
+    fn next(&self) -> Option<Job> {
+        let mut closed = self.bell.closed.lock().expect("nothing panics under this lock");
+        loop {
+            if let Some(job) = self.jobs.pop() {
+                return Some(job);
+            }
+            if *closed {
+                return None;
+            }
+            closed = self.bell.rung.wait(closed).expect("nothing panics under this lock");
+        }
+    }
+
+    /// No more jobs come: the threads end when the queue is empty.
+    pub(crate) fn close(&self) {
+        *self.bell.closed.lock().expect("nothing panics under this lock") = true;
+        self.bell.rung.notify_all();
+    }
+}
+
+impl Jobs for JobQueue {
+    fn submit(&self, job: Job) -> Result<(), Job> {
+        self.jobs.push(job)?;
+        // The lock orders this push against a thread that looked and is about to wait; it is held for an instant only.
+        drop(self.bell.closed.lock().expect("nothing panics under this lock"));
+        self.bell.rung.notify_one();
+        Ok(())
+    }
+}
+
+/// Starts the offload threads. Results go through `fabric`'s mailboxes while it lives.
+pub(crate) fn start_threads(
+    queue: &Arc<JobQueue>,
+    fabric: &Weak<Fabric>,
+    threads: usize,
+    make_state: &MakeState,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    (0..threads)
+        .map(|number| {
+            let (queue, fabric, make_state) = (Arc::clone(queue), Weak::clone(fabric), Arc::clone(make_state));
+            std::thread::Builder::new().name(format!("madang-offload-{number}")).spawn(move || {
+                let mut state = make_state(number);
+                while let Some(job) = queue.next() {
+                    let (shard, finished) = job.perform(&mut *state);
+                    if let Some(fabric) = fabric.upgrade() {
+                        fabric.mailboxes[shard].control(Word::Finished(finished));
+                    }
+                }
+            })
+        })
+        .collect()
+}

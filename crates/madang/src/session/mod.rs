@@ -1,0 +1,154 @@
+//! Sessions: who lives in a shard's slots.
+//!
+//! ```text
+//!   Free ──► Joining ──► Joined ──► Leaving ──► Free
+//!             on_join     on_recv    on_leave
+//! ```
+//!
+//! A session is two parts side by side: [`Session`], what the data path touches (one or two cache lines), and
+//! [`Details`], what joins, leaves and rare events need.
+
+mod outbox;
+mod table;
+
+pub(crate) use outbox::{Entry, Outbox, Queues};
+pub(crate) use table::Sessions;
+
+use std::net::SocketAddr;
+
+use madang_driver::{Conn, Time};
+use madang_packet::PacketMut;
+use madang_wire::Framing;
+use madang_wire::lan::LanFraming;
+
+use crate::groups::GroupId;
+use crate::timers::TimerKey;
+use crate::user::User;
+use crate::{LeaveReason, Peer, SessionId};
+
+/// Where a session stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Set up; `on_join` has not returned.
+    Joining,
+    /// Messages flow.
+    Joined,
+    /// On the way out: nothing is delivered, nothing more is queued.
+    Leaving(Gait),
+}
+
+/// How a session leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gait {
+    /// Decided inside a callback; the shard starts it when the callback has returned.
+    Decided {
+        /// Whether what was queued goes out first.
+        graceful: bool,
+    },
+    /// What was queued goes out.
+    Flushing,
+    /// Our direction is closed; the peer's input is read to its end, undelivered.
+    Draining,
+    /// Reset; the operations in flight come back.
+    Aborting,
+}
+
+/// The data path's part of a session.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) conn: Conn,
+    pub(crate) life: Life,
+    /// A receive is started in the driver and its terminal completion has not come.
+    pub(crate) receiving: bool,
+    /// A send is in flight.
+    pub(crate) sending: bool,
+    /// Listed for the next flush.
+    pub(crate) dirty: bool,
+    /// Something queued asked to leave this turn, tick or not.
+    pub(crate) urgent: bool,
+    /// Offloaded jobs that hold the messages back.
+    pub(crate) holds: u16,
+    /// The driver was told to pause.
+    pub(crate) paused: bool,
+    /// Content's own object takes the callbacks.
+    pub(crate) has_user: bool,
+    /// The peer ended its direction.
+    pub(crate) eof: bool,
+    pub(crate) outbox: Outbox,
+    /// Messages and payload bytes that the send in flight carries.
+    pub(crate) in_flight: crate::Sent,
+    /// Bytes of the stream that wait: the start of a frame, or all that came during a hold.
+    pub(crate) inbox: Option<PacketMut>,
+    pub(crate) last_heard: Time,
+    /// The longest message that may be sent to this peer.
+    pub(crate) send_limit: u32,
+    /// LAN: which kinds may come next.
+    pub(crate) lan: Option<LanFraming>,
+}
+
+impl Session {
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.life, Life::Leaving(_))
+    }
+
+    /// Whether the driver still holds something of it: see the contract's retire rule.
+    pub(crate) fn in_flight(&self) -> bool {
+        self.receiving || self.sending
+    }
+}
+
+/// The rest of a session.
+pub(crate) struct Details {
+    pub(crate) peer: Peer,
+    pub(crate) joined_at: Time,
+    /// Valid while `life` is `Leaving`: why, set before anything else of the leave happens.
+    pub(crate) reason: Option<LeaveReason>,
+    /// What the peer's goodbye said, told when the close follows.
+    pub(crate) goodbye: Option<LeaveReason>,
+    pub(crate) unsent: usize,
+    /// Since when the queue is over its soft limit.
+    pub(crate) over_soft_since: Option<Time>,
+    /// Since when the inbox holds the start of a frame.
+    pub(crate) partial_since: Option<Time>,
+    /// Bytes read and thrown away while draining.
+    pub(crate) drained_bytes: usize,
+    /// The periodic check of liveness.
+    pub(crate) check: Option<TimerKey>,
+    /// The deadline of the leave.
+    pub(crate) deadline: Option<TimerKey>,
+    /// Content's timers, by their key in the shard's timers.
+    pub(crate) timers: Vec<(u64, TimerKey)>,
+    /// Groups it is in, with its place in each.
+    pub(crate) groups: Vec<(GroupId, u32)>,
+    /// A foreign framing's state.
+    pub(crate) framing: Option<Box<dyn Framing>>,
+    pub(crate) user: Option<Box<dyn User>>,
+    /// The link it belongs to, in a client.
+    pub(crate) link: Option<u32>,
+}
+
+impl Details {
+    pub(crate) fn new(peer: Peer, joined_at: Time) -> Details {
+        Details {
+            peer,
+            joined_at,
+            reason: None,
+            goodbye: None,
+            unsent: 0,
+            over_soft_since: None,
+            partial_since: None,
+            drained_bytes: 0,
+            check: None,
+            deadline: None,
+            timers: Vec::new(),
+            groups: Vec::new(),
+            framing: None,
+            user: None,
+            link: None,
+        }
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.peer.remote
+    }
+}

@@ -1,0 +1,360 @@
+//! Everything that can be set, with its default and why.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SettingError;
+
+/// The settings of a server or client: built in code, or read from a TOML file with the same names.
+///
+/// ```
+/// let settings = madang::Settings::from_toml("bind = '127.0.0.1:7777'\nworkers = 2\nheartbeat_ms = 500").unwrap();
+/// assert_eq!(settings.workers, 2);
+/// let wrong = madang::Settings::from_toml("worker = 2").unwrap_err();
+/// assert!(wrong.to_string().contains("worker"), "{wrong}");
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Settings {
+    // --- where and how many
+    /// The address to listen on. A LAN server takes loopback and private addresses only, see `allow_public`.
+    pub bind: SocketAddr,
+    /// Shards: threads that each own their sessions (the school's *running* workers).
+    pub workers: usize,
+    /// Threads for work that waits (the school's *created* minus *running*).
+    pub offload_threads: usize,
+    /// Offloaded jobs that may wait for a thread.
+    pub offload_jobs_max: usize,
+    /// Sessions that may be joined at once.
+    pub max_sessions: usize,
+    /// Slots beyond `max_sessions` for sessions that are still going away, so that a client that reconnects at once gets
+    /// in. Default: 5 % and 64.
+    pub session_slack: Option<usize>,
+    /// Peers that may be connected and not have greeted yet.
+    pub embryos_max: usize,
+    /// Processors to pin the shards to, in order; empty pins none.
+    pub cores: Vec<usize>,
+
+    // --- the driver
+    /// Which system interface moves the bytes.
+    pub driver: DriverChoice,
+    /// What an idle shard does.
+    pub wait: WaitStrategy,
+    /// Receive buffers of each shard (of 64 KiB). 64 carry the bytes of thousands of connections: a buffer is lent for a
+    /// turn only.
+    pub recv_buffers: u16,
+    /// io_uring: keep sockets in the rings' own tables, beyond the process's descriptor limit.
+    pub own_file_table: bool,
+    /// Completions a turn, at most.
+    pub turn_completions_max: usize,
+    /// The time that a turn's completions should take; the batch is made smaller when it takes longer.
+    pub turn_us_max: u64,
+
+    // --- sockets
+    /// Send small segments at once. (The school's Nagle option, the other way round.)
+    pub nodelay: bool,
+    /// TCP keep-alive after so long without traffic; 0 leaves the system's default (off).
+    pub keepalive_ms: u64,
+    /// Give a peer up that acknowledges nothing for so long (Linux); 0 leaves the system's default (about 15 minutes).
+    pub user_timeout_ms: u64,
+    /// Kernel send buffer; 0 leaves the system's default.
+    pub send_buffer_bytes: usize,
+    /// Kernel receive buffer; 0 leaves the system's default.
+    pub recv_buffer_bytes: usize,
+    /// Congestion control by name, such as `reno` (Linux); empty leaves the system's default. On this engine's loopback
+    /// benchmarks bbr costs 5–20 % more than reno.
+    pub congestion: String,
+    /// How many connections may wait to be accepted.
+    pub backlog: u32,
+    /// Close sessions with a reset: no TIME_WAIT, and whatever is unsent is lost.
+    pub abortive_close: bool,
+
+    // --- messages and queues
+    /// The longest message, in and out.
+    pub frame_limit_bytes: u32,
+    /// Everything queued in a turn leaves as one send (0), or once per tick of so many milliseconds. A LAN never ticks.
+    pub tick_ms: u64,
+    /// A session with more than this queued for `queue_soft_ms` is a slow consumer.
+    pub queue_soft_bytes: usize,
+    /// See `queue_soft_bytes`.
+    pub queue_soft_ms: u64,
+    /// A session with more than this queued is a slow consumer at once.
+    pub queue_hard_bytes: usize,
+    /// As many messages queued make a slow consumer at once.
+    pub queue_hard_messages: usize,
+    /// The packet pool's budget, in bytes of blocks. What does not fit is answered `PoolExhausted`.
+    pub pool_budget_bytes: usize,
+    /// Requests of other threads that may wait for a shard.
+    pub mailbox_messages_max: usize,
+    /// Timers a session may have.
+    pub session_timers_max: usize,
+
+    // --- time
+    /// A greeting must be complete so long after the accept.
+    pub greeting_timeout_ms: u64,
+    /// LAN: a ping after so long without sending.
+    pub heartbeat_ms: u64,
+    /// LAN: a peer that is silent for so long is dead.
+    pub dead_after_ms: u64,
+    /// Foreign framings: a peer that is silent for so long is dead; 0 never.
+    pub idle_timeout_ms: u64,
+    /// A frame must be complete so long after its first byte.
+    pub partial_timeout_ms: u64,
+    /// A session is gone so long after its leave began, whatever the peer does.
+    pub leave_timeout_ms: u64,
+    /// Bytes read and thrown away while a session drains; past them it is reset.
+    pub drain_bytes_max: usize,
+    /// `stop` gives up on sessions that did not leave after so long.
+    pub stop_timeout_ms: u64,
+    /// Links: the first pause before connecting again; it doubles, with jitter, up to `reconnect_max_ms`.
+    pub reconnect_min_ms: u64,
+    /// See `reconnect_min_ms`.
+    pub reconnect_max_ms: u64,
+    /// Links: a connect must succeed in this time.
+    pub connect_timeout_ms: u64,
+
+    // --- who we are (LAN)
+    /// What this node does, like `chat`.
+    pub service: String,
+    /// Which one it is, like `chat-3`; unique in the cluster. Empty: no node, incarnations are not compared.
+    pub node: String,
+    /// Which life of the node this is; 0 takes the wall clock's milliseconds at start.
+    pub incarnation: u64,
+    /// The application's own version.
+    pub app_version: u32,
+    /// Older peers are refused.
+    pub app_version_min: u32,
+    /// Of the interface files; peers with another hash are refused. 0: not compared.
+    pub schema_hash: u64,
+    /// A shared secret for sealed links. Not yet: see [`Settings::check`].
+    pub secret: String,
+
+    // --- who may come (LAN)
+    /// Let a LAN server bind and accept public addresses. Its framing is not protected: know what you do.
+    pub allow_public: bool,
+    /// Peers beyond loopback and private addresses that a LAN server takes.
+    pub allowed_peers: Vec<IpAddr>,
+}
+
+/// Which system interface moves the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DriverChoice {
+    /// io_uring where it is permitted, else readiness, and one line in the log says so.
+    #[default]
+    Auto,
+    /// io_uring (Linux), or an error.
+    Uring,
+    /// epoll or kqueue.
+    Readiness,
+}
+
+/// What a shard does while nothing is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum WaitStrategy {
+    /// Sleeps in the kernel.
+    #[default]
+    Block,
+    /// Asks again and again: burns its core, saves the 10 µs and more of a wake.
+    Spin,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers: 1,
+            offload_threads: 2,
+            offload_jobs_max: 1_024,
+            max_sessions: 4_096,
+            session_slack: None,
+            embryos_max: 1_024,
+            cores: Vec::new(),
+            driver: DriverChoice::Auto,
+            wait: WaitStrategy::Block,
+            recv_buffers: 64,
+            own_file_table: false,
+            turn_completions_max: 256,
+            turn_us_max: 500,
+            nodelay: true,
+            keepalive_ms: 0,
+            user_timeout_ms: 0,
+            send_buffer_bytes: 0,
+            recv_buffer_bytes: 0,
+            congestion: String::new(),
+            backlog: 4_096,
+            abortive_close: false,
+            frame_limit_bytes: 1 << 20,
+            tick_ms: 0,
+            queue_soft_bytes: 16 << 20,
+            queue_soft_ms: 30_000,
+            queue_hard_bytes: 64 << 20,
+            queue_hard_messages: 1 << 20,
+            pool_budget_bytes: 1 << 30,
+            mailbox_messages_max: 16_384,
+            session_timers_max: 64,
+            greeting_timeout_ms: 3_000,
+            heartbeat_ms: 1_000,
+            dead_after_ms: 5_000,
+            idle_timeout_ms: 60_000,
+            partial_timeout_ms: 10_000,
+            leave_timeout_ms: 1_000,
+            drain_bytes_max: 64 << 10,
+            stop_timeout_ms: 10_000,
+            reconnect_min_ms: 100,
+            reconnect_max_ms: 5_000,
+            connect_timeout_ms: 5_000,
+            service: String::new(),
+            node: String::new(),
+            incarnation: 0,
+            app_version: 0,
+            app_version_min: 0,
+            schema_hash: 0,
+            secret: String::new(),
+            allow_public: false,
+            allowed_peers: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults for players under a foreign framing: tighter queues, because there are many and any may be slow.
+    pub fn for_players() -> Settings {
+        Settings {
+            queue_soft_bytes: 256 << 10,
+            queue_soft_ms: 5_000,
+            queue_hard_bytes: 1 << 20,
+            queue_hard_messages: 1_024,
+            frame_limit_bytes: 16 << 10,
+            ..Settings::default()
+        }
+    }
+
+    /// Reads settings from TOML text; what is not there keeps its default.
+    ///
+    /// # Errors
+    /// An unknown key, or a value of the wrong type, by key and line. Values are checked at start.
+    pub fn from_toml(text: &str) -> Result<Settings, SettingError> {
+        Settings::default().overlay(text)
+    }
+
+    /// These settings with those of a TOML text laid over them.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Settings::from_toml).
+    pub fn overlay(&self, text: &str) -> Result<Settings, SettingError> {
+        let unreadable = |error: &dyn std::fmt::Display| SettingError::new("(file)", error.to_string());
+        let over: toml::Table = text.parse().map_err(|error: toml::de::Error| unreadable(&error))?;
+        let mut table = toml::Table::try_from(self).map_err(|error| unreadable(&error))?;
+        for (key, value) in over {
+            let mut one = table.clone();
+            one.insert(key.clone(), value.clone());
+            // One key at a time, so that the error can name it.
+            Settings::deserialize(toml::Value::Table(one)).map_err(|error| SettingError::new(&key, error.message()))?;
+            table.insert(key, value);
+        }
+        Settings::deserialize(toml::Value::Table(table)).map_err(|error| SettingError::new("(file)", error.message()))
+    }
+
+    /// Reads settings from a TOML file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or as [`from_toml`](Settings::from_toml).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Settings, SettingError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SettingError::new("(file)", format!("cannot read {}: {error}", path.display())))?;
+        Settings::from_toml(&text)
+    }
+
+    pub(crate) fn slack(&self) -> usize {
+        self.session_slack.unwrap_or(self.max_sessions / 20 + 64)
+    }
+
+    /// Slots of each shard: any shard may have to hold all sessions.
+    pub(crate) fn slots_per_shard(&self) -> usize {
+        self.max_sessions + self.slack()
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first wrong one, by key, with what would be right.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let wrong = |key: &str, problem: &str| Err(SettingError::new(key, problem));
+        let at_least_one = [
+            ("workers", self.workers as u64),
+            ("max_sessions", self.max_sessions as u64),
+            ("embryos_max", self.embryos_max as u64),
+            ("recv_buffers", u64::from(self.recv_buffers)),
+            ("turn_completions_max", self.turn_completions_max as u64),
+            ("turn_us_max", self.turn_us_max),
+            ("backlog", u64::from(self.backlog)),
+            ("queue_soft_bytes", self.queue_soft_bytes as u64),
+            ("queue_hard_messages", self.queue_hard_messages as u64),
+            ("pool_budget_bytes", self.pool_budget_bytes as u64),
+            ("mailbox_messages_max", self.mailbox_messages_max as u64),
+            ("greeting_timeout_ms", self.greeting_timeout_ms),
+            ("partial_timeout_ms", self.partial_timeout_ms),
+            ("leave_timeout_ms", self.leave_timeout_ms),
+            ("stop_timeout_ms", self.stop_timeout_ms),
+            ("reconnect_min_ms", self.reconnect_min_ms),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return wrong(key, "must be at least 1");
+            }
+        }
+        if self.workers > 256 {
+            return wrong("workers", "at most 256");
+        }
+        if crate::id::SlotLayout::new(self.workers, self.slots_per_shard()).is_none() {
+            return wrong("max_sessions", "workers times sessions (with slack) must fit 24 bits: lower one of them");
+        }
+        if madang_wire::FrameLimit::new(self.frame_limit_bytes).is_none() {
+            return wrong("frame_limit_bytes", "1 to 16777215");
+        }
+        if self.queue_hard_bytes < self.queue_soft_bytes {
+            return wrong("queue_hard_bytes", "must not be below queue_soft_bytes");
+        }
+        if self.queue_hard_bytes < self.frame_limit_bytes as usize {
+            return wrong("queue_hard_bytes", "must hold one message of frame_limit_bytes");
+        }
+        if self.queue_hard_bytes > u32::MAX as usize {
+            return wrong("queue_hard_bytes", "at most 4294967295");
+        }
+        if !(10..=600_000).contains(&self.heartbeat_ms) {
+            return wrong("heartbeat_ms", "10 to 600000");
+        }
+        if self.dead_after_ms <= self.heartbeat_ms {
+            return wrong("dead_after_ms", "must be above heartbeat_ms: a peer is not dead before the next beat");
+        }
+        if u32::try_from(self.dead_after_ms).is_err() {
+            return wrong("dead_after_ms", "at most 4294967295");
+        }
+        if self.reconnect_max_ms < self.reconnect_min_ms {
+            return wrong("reconnect_max_ms", "must not be below reconnect_min_ms");
+        }
+        for (key, name) in [("service", &self.service), ("node", &self.node)] {
+            if name.len() > madang_wire::lan::NAME_MAX || name.contains(char::is_control) {
+                return wrong(key, "at most 64 bytes, no control characters");
+            }
+        }
+        if !self.secret.is_empty() {
+            return wrong("secret", "sealed links are not there yet (they come with the WAN framing); leave it out");
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}

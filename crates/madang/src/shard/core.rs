@@ -1,0 +1,324 @@
+//! What callbacks may touch of a shard: its sessions, queues and deadlines, but not its driver.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_driver::Time;
+use madang_packet::{Magazine, Packet};
+
+use crate::error::{Error, ErrorKind};
+use crate::fabric::{Fabric, refuse};
+use crate::figures::{Count, Counters};
+use crate::groups::{GroupId, Groups};
+use crate::letters::EmbryoKey;
+use crate::session::{Entry, Gait, Life, Queues, Sessions};
+use crate::settings::ms;
+use crate::timers::Timers;
+use crate::{Answer, LeaveReason, SessionId};
+
+/// What is due when a timer fires.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Timer {
+    /// An embryo's total deadline.
+    Greeting(EmbryoKey),
+    /// A session's periodic look: silence, half frames, queues that stay long.
+    Check { local: u32, id: SessionId },
+    /// The end of patience with a session that leaves.
+    Leave { local: u32, id: SessionId },
+    /// Content's own.
+    Content { local: u32, id: SessionId, key: u64 },
+    /// A link may be tried again.
+    Reconnect { link: u32 },
+}
+
+/// Where a session is.
+pub(crate) enum Found {
+    /// On this shard, in this slot.
+    Here(u32),
+    /// On another shard, which has the last word.
+    Elsewhere,
+    /// Nowhere: it left, it is leaving, or the id was invented.
+    Gone,
+}
+
+pub(crate) struct Core {
+    pub(crate) shard: usize,
+    pub(crate) now: Time,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) magazine: Rc<Magazine>,
+    pub(crate) sessions: Sessions,
+    pub(crate) queues: Queues,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) groups: Groups,
+    /// Sessions with something to flush.
+    pub(crate) dirty: Vec<u32>,
+    /// Sessions whose leave was decided and has not begun.
+    pub(crate) decided: Vec<u32>,
+    /// Sessions whose messages are to wait, and the driver was not told.
+    pub(crate) to_hold: Vec<u32>,
+    /// Errors to tell once no callback runs.
+    pub(crate) errors: Vec<Error>,
+    pub(crate) error_gate: ErrorGate,
+    pub(crate) counters: Counters,
+    queue_hard_bytes: usize,
+    queue_hard_messages: usize,
+    queue_soft_bytes: usize,
+}
+
+impl Core {
+    pub(crate) fn new(shard: usize, now: Time, fabric: Arc<Fabric>, magazine: Rc<Magazine>) -> Core {
+        let settings = &fabric.settings;
+        Core {
+            shard,
+            now,
+            magazine,
+            sessions: Sessions::new(settings.slots_per_shard()),
+            queues: Queues::new(),
+            timers: Timers::new(),
+            groups: Groups::default(),
+            dirty: Vec::new(),
+            decided: Vec::new(),
+            to_hold: Vec::new(),
+            errors: Vec::new(),
+            error_gate: ErrorGate::new(now),
+            counters: Counters::default(),
+            queue_hard_bytes: settings.queue_hard_bytes,
+            queue_hard_messages: settings.queue_hard_messages,
+            queue_soft_bytes: settings.queue_soft_bytes,
+            fabric,
+        }
+    }
+
+    /// Where the session `id` is, as of now. The one place where a callback's id is believed or not.
+    pub(crate) fn find(&self, id: SessionId) -> Found {
+        match self.fabric.directory.layout().locate(id) {
+            None => Found::Gone,
+            Some((shard, _)) if shard != self.shard => Found::Elsewhere,
+            // The directory knows of disconnects by other threads that have not reached us yet.
+            Some((_, local)) if self.takes(local, id) && self.fabric.directory.is_live(id) => Found::Here(local),
+            Some(_) => Found::Gone,
+        }
+    }
+
+    /// Whether the session in `local` is `id` and takes messages.
+    pub(crate) fn takes(&self, local: u32, id: SessionId) -> bool {
+        self.sessions.get(local).is_some_and(|session| session.id == id && !session.is_leaving())
+    }
+
+    pub(crate) fn gone(&mut self) -> Answer {
+        self.counters.add(Count::Gone, 1);
+        Answer::Gone
+    }
+
+    /// Queues content's message for a session of this shard.
+    pub(crate) fn queue(&mut self, local: u32, packet: Packet, urgent: bool) -> Answer {
+        if let Some(answer) = refuse(&packet) {
+            return answer;
+        }
+        let Some(session) = self.sessions.get_mut(local).filter(|session| !session.is_leaving()) else {
+            return self.gone();
+        };
+        let len = packet.len();
+        if len > session.send_limit as usize {
+            return Answer::TooLong;
+        }
+        let bytes = session.outbox.bytes() + len;
+        if bytes > self.queue_hard_bytes || session.outbox.len() >= self.queue_hard_messages {
+            return self.overflow(local);
+        }
+        self.queues.push(&mut session.outbox, Entry::Message(packet));
+        session.urgent |= urgent;
+        if !session.dirty {
+            session.dirty = true;
+            self.dirty.push(local);
+        }
+        if bytes > self.queue_soft_bytes {
+            self.note_soft(local);
+        }
+        Answer::Queued
+    }
+
+    #[cold]
+    fn overflow(&mut self, local: u32) -> Answer {
+        self.counters.add(Count::Full, 1);
+        self.error(ErrorKind::QueueOverflow, Some(local));
+        self.decide(local, LeaveReason::SlowConsumer, false);
+        Answer::Full
+    }
+
+    #[cold]
+    fn note_soft(&mut self, local: u32) {
+        let now = self.now;
+        if let Some(details) = self.sessions.details(local) {
+            details.over_soft_since.get_or_insert(now);
+        }
+    }
+
+    /// Queues the engine's own word, past the limits: it is small, and at most a few wait.
+    pub(crate) fn queue_control(&mut self, local: u32, frame: &[u8]) -> bool {
+        let Ok(mut packet) = self.magazine.packet_past_budget(frame.len()) else { return false };
+        packet.bytes(frame);
+        let Some(session) = self.sessions.get_mut(local) else { return false };
+        self.queues.push(&mut session.outbox, Entry::Control(packet.freeze()));
+        session.urgent = true;
+        if !session.dirty {
+            session.dirty = true;
+            self.dirty.push(local);
+        }
+        true
+    }
+
+    /// Queues a last message and decides the leave behind it.
+    pub(crate) fn queue_last(&mut self, local: u32, packet: Packet, reason: LeaveReason) -> Answer {
+        let answer = self.queue(local, packet, true);
+        if answer.is_queued() {
+            self.decide(local, reason, true);
+        }
+        answer
+    }
+
+    /// Queues one packet for all joined sessions of this shard.
+    pub(crate) fn queue_all(&mut self, packet: &Packet) {
+        let mut shares = packet.clone().shares(self.sessions.live());
+        for local in 0..self.sessions.end() {
+            if self.sessions.get(local).is_some_and(|session| session.life == Life::Joined) {
+                if let Some(share) = shares.next() {
+                    self.queue(local, share, false).ignore();
+                }
+            }
+        }
+    }
+
+    /// Queues one packet for this shard's members of a group.
+    pub(crate) fn queue_group(&mut self, group: GroupId, packet: &Packet) {
+        let members = self.groups.take(group);
+        let mut shares = packet.clone().shares(members.len());
+        for (local, share) in members.iter().zip(&mut shares) {
+            self.queue(*local, share, false).ignore();
+        }
+        self.groups.put_back(group, members);
+    }
+
+    pub(crate) fn join_group(&mut self, local: u32, group: GroupId) -> Answer {
+        if self.sessions.get(local).is_none_or(|session| session.is_leaving()) {
+            return self.gone();
+        }
+        let details = self.sessions.details(local).expect("a session has details");
+        if details.groups.iter().all(|(other, _)| *other != group) {
+            details.groups.push(self.groups.join(group, local));
+        }
+        Answer::Queued
+    }
+
+    pub(crate) fn leave_group(&mut self, local: u32, group: GroupId) -> Answer {
+        let Some(details) = self.sessions.details(local) else { return self.gone() };
+        let Some(at) = details.groups.iter().position(|(other, _)| *other == group) else { return Answer::Queued };
+        let membership = details.groups.swap_remove(at);
+        self.leave_place(membership);
+        Answer::Queued
+    }
+
+    /// Takes a membership back, and tells whoever moved into its place.
+    pub(crate) fn leave_place(&mut self, (group, place): crate::groups::Membership) {
+        if let Some(moved) = self.groups.leave((group, place)) {
+            let details = self.sessions.details(moved).expect("a member is a session");
+            let theirs = details.groups.iter_mut().find(|(other, _)| *other == group);
+            theirs.expect("a member knows its membership").1 = place;
+        }
+    }
+
+    /// The session's messages wait for one more job.
+    pub(crate) fn hold(&mut self, local: u32) {
+        if let Some(session) = self.sessions.get_mut(local) {
+            session.holds += 1;
+            if session.holds == 1 {
+                self.to_hold.push(local);
+            }
+        }
+    }
+
+    /// Decides that a session leaves; the shard begins the leave when no callback runs. False if it was decided before (a
+    /// later abortive decision still hastens a graceful leave; the first reason stands).
+    pub(crate) fn decide(&mut self, local: u32, reason: LeaveReason, graceful: bool) -> bool {
+        let Some((session, details)) = self.sessions.both(local) else { return false };
+        match session.life {
+            Life::Leaving(Gait::Aborting | Gait::Decided { graceful: false }) => return false,
+            Life::Leaving(Gait::Decided { graceful: true }) => {
+                if !graceful {
+                    session.life = Life::Leaving(Gait::Decided { graceful: false });
+                }
+                return false;
+            }
+            Life::Leaving(Gait::Flushing | Gait::Draining) if graceful => return false,
+            Life::Leaving(_) => {
+                session.life = Life::Leaving(Gait::Decided { graceful: false });
+                self.decided.push(local);
+                return false;
+            }
+            Life::Joining | Life::Joined => {}
+        }
+        session.life = Life::Leaving(Gait::Decided { graceful });
+        details.reason = Some(reason);
+        // Whoever else won the mark owes us a word that will find the session leaving.
+        self.fabric.directory.leave(session.id);
+        self.decided.push(local);
+        true
+    }
+
+    /// Notes an error to be told; the gate bounds how many are.
+    pub(crate) fn error(&mut self, kind: ErrorKind, local: Option<u32>) {
+        let (session, peer) = match local.and_then(|local| self.sessions.both(local)) {
+            Some((session, details)) => (Some(session.id), Some(details.remote())),
+            None => (None, None),
+        };
+        self.error_of(kind, session, peer);
+    }
+
+    pub(crate) fn error_of(
+        &mut self,
+        kind: ErrorKind,
+        session: Option<SessionId>,
+        peer: Option<std::net::SocketAddr>,
+    ) {
+        self.counters.add(Count::Errors, 1);
+        if let Some(suppressed) = self.error_gate.pass(self.now) {
+            self.errors.push(Error { kind, session, peer, suppressed });
+        }
+    }
+}
+
+/// Lets so many errors a second through to content, so that peers cannot make a flood of them.
+pub(crate) struct ErrorGate {
+    tokens: u32,
+    refilled: Time,
+    suppressed: u64,
+}
+
+impl ErrorGate {
+    /// Enough to see what goes on; 1,000 bad peers a second show as 100 errors and a count.
+    const PER_SECOND: u32 = 100;
+
+    fn new(now: Time) -> ErrorGate {
+        ErrorGate { tokens: Self::PER_SECOND, refilled: now, suppressed: 0 }
+    }
+
+    /// How many were suppressed before this one; `None` if this one is, too.
+    fn pass(&mut self, now: Time) -> Option<u64> {
+        if now.since(self.refilled) >= ms(1_000) {
+            self.tokens = Self::PER_SECOND;
+            self.refilled = now;
+        }
+        if self.tokens == 0 {
+            self.suppressed += 1;
+            return None;
+        }
+        self.tokens -= 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// Time as a duration since the clock's start: what content sees.
+pub(crate) fn after(now: Time, milliseconds: u64) -> Time {
+    now + Duration::from_millis(milliseconds)
+}

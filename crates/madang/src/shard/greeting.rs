@@ -1,0 +1,32 @@
+//! What a greeting of ours says, and what one of theirs must say.
+
+use madang_wire::FrameLimit;
+use madang_wire::lan::{Greeting, RefusalReason};
+
+use super::Core;
+
+impl Core {
+    pub(super) fn own_greeting(&self, frame_limit: FrameLimit) -> Greeting<'_> {
+        let settings = &self.fabric.settings;
+        Greeting {
+            app_version: settings.app_version,
+            frame_limit,
+            incarnation: settings.incarnation,
+            schema_hash: settings.schema_hash,
+            service: &settings.service,
+            node: &settings.node,
+        }
+    }
+
+    /// Whether the other side's greeting suits ours.
+    pub(super) fn check_greeting(&self, theirs: &Greeting<'_>) -> Result<(), RefusalReason> {
+        let settings = &self.fabric.settings;
+        if theirs.app_version < settings.app_version_min {
+            return Err(RefusalReason::AppVersion);
+        }
+        if theirs.schema_hash != settings.schema_hash && theirs.schema_hash != 0 && settings.schema_hash != 0 {
+            return Err(RefusalReason::Schema);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! How sessions end.
+//!
+//! ```text
+//!              ┌─ graceful ─► Flushing ── all left ──► Draining ── peer's end ──┐
+//!   Decided ───┤                  └───────── deadline, error ──┐                ├─► retire ─► on_leave ─► slot free
+//!              └─ abortive ────────────────────────────────► Aborting ─ terminals ┘
+//! ```
+//!
+//! A graceful leave sends what is queued, half-closes, and reads the peer's input to its end before it closes: closing with
+//! unread input makes a reset that destroys the tail in the peer's stack. Each step has our own deadline. An abortive leave
+//! resets at once, which alone frees the kernel's memory at once. Either way a connection is retired only when the driver
+//! holds nothing of it (the retire rule), and the slot is free only after `on_leave` returned.
+
+use madang_driver::Driver;
+
+use super::core::after;
+use super::{Shard, Timer};
+use crate::figures::Count;
+use crate::framing::Wire;
+use crate::letters::Report;
+use crate::session::{Gait, Life};
+use crate::{Leave, LeaveReason, SessionId};
+
+impl<D: Driver> Shard<D> {
+    /// Begins the leave that was decided, or hastens one that is under way.
+    pub(super) fn begin_leave(&mut self, local: u32) {
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        let Life::Leaving(Gait::Decided { graceful }) = session.life else { return };
+        let id = session.id;
+        if details.deadline.is_none() {
+            let at = after(self.core.now, self.core.fabric.settings.leave_timeout_ms);
+            details.deadline = Some(self.core.timers.set(at, Timer::Leave { local, id }));
+            self.withdraw_from_everything(local);
+            self.core.counters.add(Count::Leaving, 1);
+            self.core.counters.sub(Count::Sessions, 1);
+            if self.gate_counts() {
+                self.core.fabric.report(Report::Leaving);
+            }
+        }
+        if graceful {
+            self.say_goodbye(local);
+            if let Some(session) = self.core.sessions.get_mut(local) {
+                session.life = Life::Leaving(Gait::Flushing);
+            }
+            self.mark_dirty(local);
+            if let Some(session) = self.core.sessions.get_mut(local) {
+                session.urgent = true;
+            }
+            self.advance_leave(local);
+        } else {
+            self.abort(local);
+        }
+    }
+
+    /// Out of groups, timers and waits: nothing but the connection is left.
+    fn withdraw_from_everything(&mut self, local: u32) {
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        session.inbox = None;
+        let check = details.check.take();
+        let timers = std::mem::take(&mut details.timers);
+        let groups = std::mem::take(&mut details.groups);
+        for timer in check.into_iter().chain(timers.into_iter().map(|(_, timer)| timer)) {
+            self.core.timers.cancel(timer);
+        }
+        for membership in groups {
+            self.core.leave_place(membership);
+        }
+    }
+
+    /// The engine's last word to a peer that can still read it.
+    fn say_goodbye(&mut self, local: u32) {
+        let Wire::Lan = self.wire else { return };
+        let Some(details) = self.core.sessions.details(local) else { return };
+        let Some(goodbye) = details.reason.and_then(LeaveReason::goodbye) else { return };
+        let mut frame = [0; madang_wire::lan::CONTROL_FRAME_MAX];
+        if let Ok(len) = goodbye.to_frame(&mut frame) {
+            self.core.queue_control(local, &frame[..len]);
+        }
+    }
+
+    /// Resets the connection and waits for what the driver still holds.
+    pub(super) fn abort(&mut self, local: u32) {
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        session.life = Life::Leaving(Gait::Aborting);
+        details.unsent += self.core.queues.clear(&mut session.outbox);
+        let conn = session.conn;
+        if self.withdraw_unsent(conn) {
+            let (session, details) = self.core.sessions.both(local).expect("the session was there a moment ago");
+            session.sending = false;
+            details.unsent += std::mem::take(&mut session.in_flight).messages;
+        }
+        self.driver.abort(conn);
+        self.advance_leave(local);
+    }
+
+    /// Takes the next step of a leave, if it is time for it.
+    pub(super) fn advance_leave(&mut self, local: u32) {
+        let Some(session) = self.core.sessions.get_mut(local) else { return };
+        let conn = session.conn;
+        match session.life {
+            Life::Leaving(Gait::Flushing) if session.outbox.is_empty() && !session.sending => {
+                if self.core.fabric.settings.abortive_close {
+                    return self.abort(local);
+                }
+                if session.eof {
+                    return self.finish(local);
+                }
+                session.life = Life::Leaving(Gait::Draining);
+                if std::mem::take(&mut session.paused) {
+                    self.driver.recv_resume(conn);
+                }
+                self.driver.half_close(conn);
+                self.resume_receive(local);
+            }
+            Life::Leaving(Gait::Draining) if session.eof && !session.in_flight() => self.finish(local),
+            Life::Leaving(Gait::Aborting) if !session.in_flight() => self.finish(local),
+            _ => {}
+        }
+    }
+
+    /// Bytes came while the session leaves: they are accounted and dropped.
+    pub(super) fn drained(&mut self, local: u32, bytes: usize) {
+        let most = self.core.fabric.settings.drain_bytes_max;
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        details.drained_bytes += bytes;
+        let ended = !session.receiving;
+        if details.drained_bytes > most && !matches!(session.life, Life::Leaving(Gait::Aborting)) {
+            self.abort(local);
+        } else if ended {
+            self.advance_leave(local);
+        }
+    }
+
+    /// Patience with a leave is over: reset.
+    pub(super) fn leave_overdue(&mut self, local: u32, id: SessionId) {
+        if let Some((session, details)) = self.core.sessions.both(local).filter(|(session, _)| session.id == id) {
+            details.deadline = None;
+            if !matches!(session.life, Life::Leaving(Gait::Aborting)) {
+                self.abort(local);
+            }
+        }
+    }
+
+    /// The driver holds nothing any more: the connection is retired, content is told, the slot is free.
+    fn finish(&mut self, local: u32) {
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        debug_assert!(!session.in_flight(), "the retire rule");
+        let (id, conn) = (session.id, session.conn);
+        let reason = details.reason.expect("a leave has its reason first");
+        details.unsent += self.core.queues.clear(&mut session.outbox);
+        let leave = Leave {
+            reason,
+            peer: details.remote(),
+            duration: self.core.now.since(details.joined_at),
+            messages_unsent: details.unsent,
+        };
+        let (deadline, link, node) = (details.deadline.take(), details.link, details.peer.node.clone());
+        if let Some(deadline) = deadline {
+            self.core.timers.cancel(deadline);
+        }
+        self.connections.clear(conn);
+        self.driver.retire(conn);
+        if reason != LeaveReason::Declined {
+            self.call_leave(local, id, &leave);
+        }
+        self.core.counters.sub(Count::Leaving, 1);
+        self.core.counters.left(reason);
+        self.core.sessions.free(local);
+        if self.gate_counts() {
+            let node = node.filter(|node| !node.name.is_empty()).map(|node| (node, id));
+            self.core.fabric.report(Report::Left { shard: self.core.shard, node });
+        }
+        if let Some(link) = link {
+            self.link_down(link);
+        }
+    }
+
+    /// Whether there is a gate that counts this shard's sessions: servers have one, clients do not.
+    pub(super) fn gate_counts(&self) -> bool {
+        self.core.fabric.is_server
+    }
+}

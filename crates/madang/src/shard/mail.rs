@@ -1,0 +1,148 @@
+//! Reading the mailbox.
+
+use std::sync::Arc;
+
+use madang_driver::Driver;
+
+use super::callbacks::Call;
+use super::core::{Found, after};
+use super::{Shard, Stopping};
+use crate::LeaveReason;
+use crate::error::ErrorKind;
+use crate::figures::Count;
+use crate::letters::{Letter, Report, Word};
+use crate::offload::Finished;
+
+/// Letters read in one turn: the rest waits, so that a flood from other threads cannot keep completions waiting.
+const LETTERS_A_TURN: usize = 4_096;
+
+impl<D: Driver> Shard<D> {
+    /// Control words first, all of them; then letters, up to a bound.
+    pub(super) fn read_mail(&mut self) {
+        let fabric = Arc::clone(&self.core.fabric);
+        let mailbox = &fabric.mailboxes[self.core.shard];
+        while let Some(word) = mailbox.pop_control() {
+            self.obey(word);
+            self.settle();
+        }
+        for _ in 0..LETTERS_A_TURN {
+            let Some(letter) = mailbox.pop() else { break };
+            self.open(letter);
+            self.settle();
+        }
+    }
+
+    fn obey(&mut self, word: Word) {
+        match word {
+            Word::Disconnect { id, reason } => {
+                if let Some(local) = self.owner_of_session(id) {
+                    self.core.decide(local, reason, false);
+                }
+            }
+            Word::Adopt { incoming, placed } => self.adopt(incoming, placed),
+            Word::Place { embryo, answer } => self.placed(embryo, answer),
+            Word::Finished(finished) => self.job_finished(finished),
+            Word::Connect(spec) => self.link_add(spec),
+            Word::DropLink { link } => self.link_drop(link),
+            Word::Report(report) => self.reported(report),
+            Word::Stop { graceful } => self.begin_stop(graceful),
+        }
+    }
+
+    fn open(&mut self, letter: Letter) {
+        match letter {
+            Letter::Send { id, packet, urgent } => {
+                if let Some(local) = self.addressee(id) {
+                    self.core.queue(local, packet, urgent).ignore();
+                }
+            }
+            Letter::SendMany { ids, packet } => {
+                let mut shares = packet.shares(ids.len());
+                for id in ids.iter() {
+                    let share = shares.next().expect("there is a share for each session named");
+                    if let Found::Here(local) = self.core.find(*id) {
+                        self.core.queue(local, share, false).ignore();
+                    }
+                }
+            }
+            Letter::SendAll { packet } => self.core.queue_all(&packet),
+            Letter::SendGroup { group, packet } => self.core.queue_group(group, &packet),
+            Letter::SendAndDisconnect { id, packet, code } => {
+                if let Some(local) = self.addressee(id) {
+                    self.core.queue_last(local, packet, LeaveReason::Disconnected(code)).ignore();
+                }
+            }
+            Letter::Post { id, event } => {
+                if let Found::Here(local) = self.core.find(id) {
+                    self.call(local, id, Call::Event(event));
+                } else {
+                    self.core.gone().ignore();
+                }
+            }
+            Letter::JoinGroup { id, group } => {
+                if let Some(local) = self.addressee(id) {
+                    self.core.join_group(local, group).ignore();
+                }
+            }
+            Letter::LeaveGroup { id, group } => {
+                if let Some(local) = self.addressee(id) {
+                    self.core.leave_group(local, group).ignore();
+                }
+            }
+        }
+    }
+
+    /// The session that a letter is for, if it is still there.
+    fn addressee(&mut self, id: crate::SessionId) -> Option<u32> {
+        match self.core.find(id) {
+            Found::Here(local) => Some(local),
+            _ => {
+                self.core.gone().ignore();
+                None
+            }
+        }
+    }
+
+    fn job_finished(&mut self, finished: Finished) {
+        let Finished { session: id, holds, outcome } = finished;
+        let Some(local) = self.owner_of_session(id).filter(|local| self.core.takes(*local, id)) else {
+            self.core.counters.add(Count::JobsLate, 1);
+            return;
+        };
+        match outcome {
+            Ok(then) => self.call(local, id, Call::Then(then)),
+            Err(panic) => {
+                self.core.error(ErrorKind::JobPanic(panic), Some(local));
+                self.core.decide(local, LeaveReason::HandlerPanic, false);
+            }
+        }
+        if holds {
+            self.release_hold(local, id);
+        }
+    }
+
+    /// The gate's part of the post.
+    fn reported(&mut self, report: Report) {
+        if let Some(gate) = &mut self.gate {
+            gate.reported(report, &mut self.core);
+        }
+    }
+
+    /// Closes the door, then ends everybody.
+    fn begin_stop(&mut self, graceful: bool) {
+        let deadline = after(self.core.now, self.core.fabric.settings.stop_timeout_ms);
+        let first = self.stopping.is_none();
+        let stopping = self.stopping.get_or_insert(Stopping { deadline });
+        stopping.deadline = stopping.deadline.min(deadline);
+        if first {
+            if let Some(gate) = &mut self.gate {
+                gate.close(&mut self.driver);
+            }
+            self.links_stop();
+            self.embryos_stop();
+        }
+        for local in 0..self.core.sessions.end() {
+            self.core.decide(local, LeaveReason::Stopping, graceful);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A shard: one thread with its own driver, sessions, timers and magazine.
+//!
+//! ```text
+//!   turn:   sleep ─► poll ─► complete ─► timers ─► mailbox ─► flush ─► (sleep)
+//! ```
+//!
+//! Nothing here is shared: other threads leave letters in the mailbox. Connections stay on the shard that they were given
+//! to, so a session's state needs no lock and its callbacks are never concurrent.
+
+mod callbacks;
+mod connections;
+mod core;
+mod dial;
+mod embryo;
+mod flush;
+mod greeting;
+mod leave;
+mod mail;
+mod receive;
+mod watch;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_driver::{Completion, Conn, Driver, Leaked, NetError, Outgoing, RecvEnd, Time, Wait};
+use madang_wire::FrameLimit;
+
+pub(crate) use self::core::{Core, Found, Timer};
+use self::connections::{Connections, Owner};
+use self::embryo::Embryos;
+use crate::error::ErrorKind;
+use crate::fabric::Fabric;
+use crate::figures::Count;
+use crate::framing::Wire;
+use crate::gate::Gate;
+use crate::id::Serials;
+use crate::links::Links;
+use crate::settings::ms;
+use crate::user::Content;
+use crate::{SessionId, WaitStrategy};
+
+/// One worker.
+pub(crate) struct Shard<D: Driver> {
+    driver: D,
+    core: Core,
+    content: Content,
+    wire: Wire,
+    frame_limit: FrameLimit,
+    serials: Serials,
+    connections: Connections,
+    embryos: Embryos,
+    /// Shard 0 of a server has the gate.
+    gate: Option<Gate>,
+    links: Links,
+    /// Filled by `poll`, empty between turns.
+    completions: Vec<Completion>,
+    /// How many completions a turn takes now: fewer when they take long.
+    batch: usize,
+    /// Sends that the driver had no room for.
+    unsent: Vec<(Conn, Outgoing)>,
+    /// Emptied, with their room: so that sending allocates nothing.
+    spare: Vec<Outgoing>,
+    /// Receives that ended for want of a buffer or were refused as full, in the order in which they are started again.
+    starved: VecDeque<(Conn, Owner)>,
+    starved_pause: Duration,
+    starved_until: Time,
+    next_tick: Time,
+    stopping: Option<Stopping>,
+}
+
+/// A stop under way.
+struct Stopping {
+    deadline: Time,
+}
+
+impl<D: Driver> Shard<D> {
+    /// Puts a shard together, on its own thread. Its first turn makes it reachable.
+    pub(crate) fn new(shard: usize, driver: D, fabric: &Arc<Fabric>, gate: Option<Gate>) -> Shard<D> {
+        let settings = &fabric.settings;
+        let magazine = Rc::new(fabric.depot.magazine());
+        let frame_limit = FrameLimit::new(settings.frame_limit_bytes).expect("the settings were checked");
+        fabric.mailboxes[shard].set_waker(driver.waker());
+        let now = driver.now();
+        Shard {
+            content: fabric.content.clone(),
+            wire: fabric.protocol.wire(frame_limit),
+            frame_limit,
+            serials: Serials::new(fabric.serials.clone()),
+            connections: Connections::default(),
+            embryos: Embryos::default(),
+            gate,
+            links: Links::default(),
+            completions: Vec::with_capacity(settings.turn_completions_max),
+            batch: settings.turn_completions_max,
+            unsent: Vec::new(),
+            spare: Vec::new(),
+            starved: VecDeque::new(),
+            starved_pause: Duration::ZERO,
+            starved_until: Time::ZERO,
+            next_tick: now,
+            stopping: None,
+            core: Core::new(shard, now, Arc::clone(fabric), magazine),
+            driver,
+        }
+    }
+
+    /// Turns until a stop is complete, then ends the driver.
+    pub(crate) fn run(mut self) -> Leaked {
+        while !self.is_stopped() {
+            self.turn();
+        }
+        self.end()
+    }
+
+    /// One pass of the loop.
+    fn turn(&mut self) {
+        let wait = self.before_sleep();
+        self.after_sleep(wait);
+    }
+
+    /// How long the coming poll may sleep. From here on, until the poll returned, other threads wake the shard.
+    pub(crate) fn before_sleep(&mut self) -> Wait {
+        let mailbox = &self.core.fabric.mailboxes[self.core.shard];
+        if self.has_work() || self.core.fabric.settings.wait == WaitStrategy::Spin || !mailbox.fall_asleep() {
+            return Wait::NO;
+        }
+        let deadlines = [
+            self.core.timers.next(),
+            (!self.starved.is_empty()).then_some(self.starved_until),
+            self.stopping.as_ref().map(|stopping| stopping.deadline),
+        ];
+        let until = deadlines.into_iter().flatten().min();
+        if self.ticks() {
+            // A tick is where everything happens at once: sleep through to it, however much comes meanwhile.
+            let tick = until.map_or(self.next_tick, |until| until.min(self.next_tick));
+            return Wait { until: Some(tick), at_least: u32::MAX };
+        }
+        Wait { until, at_least: 1 }
+    }
+
+    /// The rest of the turn.
+    pub(crate) fn after_sleep(&mut self, wait: Wait) {
+        let magazine = Rc::clone(&self.core.magazine);
+        let _installed = magazine.install();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.driver.poll(&mut completions, self.batch, wait);
+        self.core.fabric.mailboxes[self.core.shard].wake_up();
+        self.core.now = self.driver.now();
+
+        let taken = completions.len();
+        if taken > 0 {
+            self.content.on_worker_begin(self.core.shard);
+        }
+        for completion in completions.drain(..) {
+            self.complete(completion);
+            self.settle();
+        }
+        self.completions = completions;
+        self.fire_timers();
+        self.read_mail();
+        self.feed_starved();
+        if !self.ticks() {
+            self.flush(false);
+        } else if taken < self.batch && self.core.now >= self.next_tick {
+            self.flush(false);
+            self.next_tick = self.core.now + ms(self.core.fabric.settings.tick_ms);
+        } else {
+            self.flush(true);
+        }
+        self.settle();
+        if taken > 0 {
+            self.content.on_worker_end(self.core.shard);
+        }
+        self.close_the_books(taken);
+    }
+
+    /// Adapts the batch to the time it took, and publishes the counters.
+    fn close_the_books(&mut self, taken: usize) {
+        let busy = self.driver.precise_now().since(self.core.now);
+        let settings = &self.core.fabric.settings;
+        if taken == self.batch && busy > Duration::from_micros(settings.turn_us_max) {
+            self.batch = (self.batch / 2).max(16).min(settings.turn_completions_max);
+        } else if self.batch < settings.turn_completions_max {
+            self.batch = (self.batch * 2).min(settings.turn_completions_max);
+        }
+        let counters = &mut self.core.counters;
+        counters.add(Count::Turns, 1);
+        counters.add(Count::BusyNanos, busy.as_nanos() as u64);
+        counters.set(Count::LongestTurnNanos, counters.get(Count::LongestTurnNanos).max(busy.as_nanos() as u64));
+        counters.set(Count::Queued, self.core.queues.bytes() as u64);
+        counters.set(Count::Embryos, self.embryos.len() as u64);
+        counters.publish(&self.core.fabric.figures[self.core.shard]);
+    }
+
+    /// What the driver told, one closed set.
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Data { conn, mut bytes, more } => {
+                self.core.counters.add(Count::BytesIn, bytes.len() as u64);
+                match self.connections.of(conn) {
+                    Some(Owner::Session(local)) => self.session_data(local, &mut bytes, more),
+                    Some(Owner::Embryo(index)) => self.embryo_data(index, &mut bytes, more),
+                    None => debug_assert!(false, "data of a connection that nobody has: {conn:?}"),
+                }
+            }
+            Completion::Sent { conn, outgoing, result } => match self.connections.of(conn) {
+                Some(Owner::Session(local)) => self.session_sent(local, outgoing, result),
+                Some(Owner::Embryo(index)) => self.embryo_sent(index, outgoing, result),
+                None => debug_assert!(false, "a send of a connection that nobody has: {conn:?}"),
+            },
+            Completion::RecvEnded { conn, end } => match self.connections.of(conn) {
+                Some(Owner::Session(local)) => self.session_recv_ended(local, end),
+                Some(Owner::Embryo(index)) => self.embryo_recv_ended(index, end),
+                None => debug_assert!(false, "a receive of a connection that nobody has: {conn:?}"),
+            },
+            Completion::Connected { conn, result } => match self.connections.of(conn) {
+                Some(Owner::Embryo(index)) => self.embryo_connected(index, result),
+                owner => debug_assert!(false, "a connect of {owner:?}: {conn:?}"),
+            },
+            Completion::Accepted { incoming, .. } => match &mut self.gate {
+                Some(gate) => gate.accepted(incoming, &mut self.core, &self.content),
+                None => drop(incoming),
+            },
+            Completion::AcceptStalled { error, .. } => {
+                self.core.error_of(ErrorKind::AcceptStalled(error.to_string()), None, None);
+            }
+            Completion::Unlistened { .. } => {
+                if let Some(gate) = &mut self.gate {
+                    gate.unlistened();
+                }
+            }
+        }
+    }
+
+    /// Does what callbacks decided, now that none runs. Each step may decide more; each session leaves once, so it ends.
+    fn settle(&mut self) {
+        loop {
+            if let Some(local) = self.core.decided.pop() {
+                self.begin_leave(local);
+            } else if let Some(local) = self.core.to_hold.pop() {
+                self.pause_if_held(local);
+            } else if !self.core.errors.is_empty() {
+                self.tell_errors();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Starts a receive, or lists it to be started.
+    fn start_receive(&mut self, conn: Conn, owner: Owner) -> bool {
+        if self.driver.recv_start(conn).is_ok() {
+            return true;
+        }
+        self.starved.push_back((conn, owner));
+        false
+    }
+
+    /// A receive ended for want of buffers: its turn comes again, and later if that goes on.
+    fn starve(&mut self, conn: Conn, owner: Owner) {
+        if self.starved.is_empty() {
+            self.starved_until = self.core.now + self.starved_pause;
+            self.starved_pause = (self.starved_pause * 2).clamp(ms(1), ms(64));
+        }
+        self.starved.push_back((conn, owner));
+        self.core.error_of(ErrorKind::RecvBuffersExhausted, None, None);
+    }
+
+    /// Starts the receives that starved, in the order in which they did, once each.
+    fn feed_starved(&mut self) {
+        if self.starved.is_empty() || self.core.now < self.starved_until {
+            return;
+        }
+        for _ in 0..self.starved.len() {
+            let Some((conn, owner)) = self.starved.pop_front() else { break };
+            if self.connections.of(conn) != Some(owner) {
+                continue;
+            }
+            match owner {
+                Owner::Session(local) => self.resume_receive(local),
+                Owner::Embryo(index) => self.embryo_receive(index),
+            }
+        }
+    }
+
+    /// Bytes came: buffers are there again.
+    fn fed(&mut self) {
+        self.starved_pause = Duration::ZERO;
+    }
+
+    fn ticks(&self) -> bool {
+        self.core.fabric.settings.tick_ms > 0
+    }
+
+    /// Whether another turn is due without anything new.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.unsent.is_empty()
+            || !self.core.decided.is_empty()
+            || (!self.core.dirty.is_empty() && !self.ticks())
+            || (!self.starved.is_empty() && self.core.now >= self.starved_until)
+    }
+
+    /// Whether a stop was asked for and nothing is left, or its patience is over.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let empty = self.core.sessions.live() == 0
+            && self.embryos.is_empty()
+            && self.gate.as_ref().is_none_or(Gate::is_closed);
+        empty || self.core.now >= stopping.deadline
+    }
+
+    /// Ends the driver, and tells what it had to leave behind.
+    pub(crate) fn end(mut self) -> Leaked {
+        let leaked = self.driver.shutdown(ms(1_000));
+        self.core.counters.publish(&self.core.fabric.figures[self.core.shard]);
+        leaked
+    }
+
+    fn owner_of_session(&self, id: SessionId) -> Option<u32> {
+        let (shard, local) = self.core.fabric.directory.layout().locate(id)?;
+        (shard == self.core.shard && self.core.sessions.get(local).is_some_and(|session| session.id == id)).then_some(local)
+    }
+}
+
+/// The leave reason for a broken connection.
+fn reason_of(error: NetError) -> crate::LeaveReason {
+    use crate::LeaveReason;
+    match error {
+        NetError::Reset | NetError::BrokenPipe | NetError::Aborted | NetError::NotConnected | NetError::Cancelled => {
+            LeaveReason::PeerReset
+        }
+        NetError::TimedOut | NetError::HostUnreachable | NetError::NetworkUnreachable | NetError::Refused => {
+            LeaveReason::Unreachable
+        }
+        NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles => LeaveReason::SystemExhausted,
+        _ => LeaveReason::System,
+    }
+}
+
+/// Whether the stream ended in order.
+fn is_eof(end: RecvEnd) -> bool {
+    end == RecvEnd::Eof
+}

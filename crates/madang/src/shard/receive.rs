@@ -1,0 +1,301 @@
+//! Bytes in: from lent memory to messages.
+
+use madang_driver::{Driver, RecvEnd};
+use madang_packet::PacketMut;
+use madang_wire::lan::{Goodbye, Heartbeat};
+use madang_wire::{Find, FrameError, Framing, Kind};
+
+use super::callbacks::Call;
+use super::connections::Owner;
+use super::{Shard, is_eof, reason_of};
+use crate::error::ErrorKind;
+use crate::figures::Count;
+use crate::framing::Wire;
+use crate::session::{Gait, Life};
+use crate::{LeaveReason, Message, SessionId};
+
+impl<D: Driver> Shard<D> {
+    /// Bytes of a session came.
+    pub(super) fn session_data(&mut self, local: u32, bytes: &mut [u8], more: bool) {
+        self.fed();
+        let now = self.core.now;
+        let Some(session) = self.core.sessions.get_mut(local) else { return };
+        session.receiving = more;
+        session.last_heard = now;
+        match session.life {
+            Life::Joined if session.holds == 0 => self.receive(local, bytes),
+            Life::Joined | Life::Joining => self.keep(local, bytes),
+            Life::Leaving(_) => self.drained(local, bytes.len()),
+        }
+        if !more {
+            self.resume_receive(local);
+        }
+    }
+
+    /// A receive of a session ended without bytes.
+    pub(super) fn session_recv_ended(&mut self, local: u32, end: RecvEnd) {
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        session.receiving = false;
+        let conn = session.conn;
+        if end == RecvEnd::NoBuffers {
+            self.starve(conn, Owner::Session(local));
+            return;
+        }
+        session.eof = true;
+        let reason = match end {
+            RecvEnd::Error(error) => reason_of(error),
+            _ => LeaveReason::PeerClosed,
+        };
+        let reason = details.goodbye.unwrap_or(reason);
+        if session.is_leaving() {
+            self.advance_leave(local);
+        } else {
+            // After an orderly end the peer may still read: what was queued goes out first.
+            self.core.decide(local, reason, is_eof(end));
+        }
+    }
+
+    /// Starts the receive of a session if it should run and does not.
+    pub(super) fn resume_receive(&mut self, local: u32) {
+        let Some(session) = self.core.sessions.get_mut(local) else { return };
+        let wanted = match session.life {
+            Life::Joining => false,
+            Life::Joined => true,
+            Life::Leaving(Gait::Draining) => true,
+            Life::Leaving(_) => false,
+        };
+        if !wanted || session.receiving || session.eof {
+            return;
+        }
+        let conn = session.conn;
+        if self.start_receive(conn, Owner::Session(local)) {
+            if let Some(session) = self.core.sessions.get_mut(local) {
+                session.receiving = true;
+            }
+        }
+    }
+
+    /// Takes stream bytes: whole frames are delivered where they lie, the start of one is kept.
+    pub(super) fn receive(&mut self, local: u32, mut bytes: &mut [u8]) {
+        let Some(session) = self.core.sessions.get_mut(local) else { return };
+        let id = session.id;
+        if let Some(mut partial) = session.inbox.take() {
+            // The kept bytes are the start of one frame. Complete it, and nothing more: the rest is delivered in place.
+            loop {
+                match self.find(local, &mut partial) {
+                    Ok(Find::Frame { .. }) => break,
+                    Ok(Find::Need { total }) => {
+                        let missing = total - partial.len();
+                        let (next, rest) = bytes.split_at_mut(missing.min(bytes.len()));
+                        partial.bytes(next);
+                        bytes = rest;
+                        if partial.is_exhausted() {
+                            self.core.error(ErrorKind::PoolExhausted, Some(local));
+                            self.core.decide(local, LeaveReason::PoolExhausted, false);
+                            return;
+                        }
+                        if next.len() < missing {
+                            if let Some(session) = self.core.sessions.get_mut(local) {
+                                session.inbox = Some(partial);
+                            }
+                            return;
+                        }
+                    }
+                    Err(error) => return self.malformed(local, error),
+                }
+            }
+            if let Some(details) = self.core.sessions.details(local) {
+                details.partial_since = None;
+            }
+            self.deliver(local, id, partial.as_mut_slice());
+        }
+        let used = self.deliver(local, id, bytes);
+        if used < bytes.len() && self.core.takes(local, id) {
+            self.keep(local, &bytes[used..]);
+        }
+    }
+
+    /// Keeps stream bytes for later: the start of a frame, or all of them while the session's messages wait.
+    pub(super) fn keep(&mut self, local: u32, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let now = self.core.now;
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        details.partial_since.get_or_insert(now);
+        let mut inbox = match session.inbox.take() {
+            Some(inbox) => inbox,
+            None => match self.core.magazine.packet(bytes.len()) {
+                Ok(fresh) => fresh,
+                Err(_) => {
+                    self.core.error(ErrorKind::PoolExhausted, Some(local));
+                    self.core.decide(local, LeaveReason::PoolExhausted, false);
+                    return;
+                }
+            },
+        };
+        inbox.bytes(bytes);
+        if inbox.is_exhausted() || inbox.is_too_long() {
+            self.core.error(ErrorKind::PoolExhausted, Some(local));
+            self.core.decide(local, LeaveReason::PoolExhausted, false);
+            return;
+        }
+        session.inbox = Some(inbox);
+    }
+
+    /// Delivers what was kept while the session's messages waited.
+    pub(super) fn receive_kept(&mut self, local: u32) {
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        details.partial_since = None;
+        let id = session.id;
+        let Some(mut kept) = session.inbox.take() else { return };
+        let used = self.deliver(local, id, kept.as_mut_slice());
+        if used < kept.len() && self.core.takes(local, id) {
+            self.keep(local, &kept[used..]);
+        }
+    }
+
+    fn find(&mut self, local: u32, partial: &mut PacketMut) -> Result<Find, FrameError> {
+        let Some((session, details)) = self.core.sessions.both(local) else { return Err(FrameError::NotOneFrame) };
+        match &self.wire {
+            Wire::Lan => session.lan.as_ref().expect("a LAN session has its framing").find(partial),
+            Wire::Be32(be32) => be32.find(partial),
+            Wire::Custom(_) => details.framing.as_mut().expect("a foreign session has its framing").find(partial),
+        }
+    }
+
+    /// Delivers the whole frames at the front of `bytes`, in place and in order, until the session stops taking them.
+    /// Answers how many bytes they were.
+    fn deliver(&mut self, local: u32, id: SessionId, bytes: &mut [u8]) -> usize {
+        match &self.wire {
+            Wire::Be32(be32) => {
+                let mut framing = be32.clone();
+                self.deliver_frames(local, id, &mut framing, bytes)
+            }
+            Wire::Lan => {
+                let Some(mut framing) = self.core.sessions.get_mut(local).and_then(|session| session.lan.take()) else {
+                    return 0;
+                };
+                let used = self.deliver_frames(local, id, &mut framing, bytes);
+                if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
+                    session.lan = Some(framing);
+                }
+                used
+            }
+            Wire::Custom(_) => {
+                let Some(mut framing) = self.core.sessions.details(local).and_then(|details| details.framing.take()) else {
+                    return 0;
+                };
+                let used = self.deliver_frames(local, id, &mut *framing, bytes);
+                if let Some(details) = self.core.sessions.details(local) {
+                    details.framing = Some(framing);
+                }
+                used
+            }
+        }
+    }
+
+    fn deliver_frames<F: Framing + ?Sized>(
+        &mut self,
+        local: u32,
+        id: SessionId,
+        framing: &mut F,
+        bytes: &mut [u8],
+    ) -> usize {
+        let mut used = 0;
+        while used < bytes.len() && self.may_deliver(local, id) {
+            let rest = &mut bytes[used..];
+            let opened = match framing.find(rest) {
+                Ok(Find::Frame { len }) => {
+                    used += len;
+                    framing.open(&mut rest[..len])
+                }
+                Ok(Find::Need { .. }) => break,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(opened) => {
+                    let payload = &rest[opened.payload];
+                    if opened.kind == Kind::Message {
+                        self.core.counters.add(Count::MessagesIn, 1);
+                        self.call(local, id, Call::Recv(Message::new(payload)));
+                    } else {
+                        self.control_frame(local, opened.kind, payload);
+                    }
+                }
+                Err(error) => {
+                    self.malformed(local, error);
+                    break;
+                }
+            }
+        }
+        used
+    }
+
+    /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
+    fn may_deliver(&self, local: u32, id: SessionId) -> bool {
+        self.core.sessions.get(local).is_some_and(|session| {
+            session.id == id && session.life == Life::Joined && session.holds == 0
+        }) && self.core.fabric.directory.is_live(id)
+    }
+
+    /// A word of the peer's engine.
+    fn control_frame(&mut self, local: u32, kind: Kind, payload: &[u8]) {
+        match kind {
+            Kind::Ping => {
+                if let Ok(ping) = Heartbeat::from_payload(payload) {
+                    self.pong(local, ping);
+                }
+            }
+            Kind::Goodbye => {
+                if let (Ok(goodbye), Some(details)) = (Goodbye::from_payload(payload), self.core.sessions.details(local)) {
+                    details.goodbye = Some(LeaveReason::PeerGoodbye(goodbye.reason));
+                }
+            }
+            // A pong has said what it had to by arriving; the framing lets no other kind through.
+            _ => {}
+        }
+    }
+
+    /// Answers a ping, once a turn at most: a peer that only pings gets no queue of pongs.
+    fn pong(&mut self, local: u32, ping: Heartbeat) {
+        let queued = self.core.sessions.get(local).is_some_and(|session| session.outbox.len() < Self::PONG_QUEUE_MAX);
+        if queued {
+            self.core.queue_control(local, &ping.pong());
+        }
+    }
+
+    /// With so many entries queued the peer will hear from us anyway.
+    const PONG_QUEUE_MAX: usize = 64;
+
+    #[cold]
+    pub(super) fn malformed(&mut self, local: u32, error: FrameError) {
+        self.core.error(ErrorKind::Malformed(error), Some(local));
+        self.core.decide(local, LeaveReason::Malformed(error), false);
+    }
+
+    /// Tells the driver to hold a session's bytes back while jobs hold its messages.
+    pub(super) fn pause_if_held(&mut self, local: u32) {
+        if let Some(session) = self.core.sessions.get_mut(local) {
+            if session.holds > 0 && !session.paused && !session.is_leaving() {
+                session.paused = true;
+                self.driver.recv_pause(session.conn);
+            }
+        }
+    }
+
+    /// One job less holds the session's messages.
+    pub(super) fn release_hold(&mut self, local: u32, id: SessionId) {
+        let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else { return };
+        session.holds -= 1;
+        if session.holds > 0 || session.is_leaving() {
+            return;
+        }
+        self.receive_kept(local);
+        if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
+            if session.holds == 0 && std::mem::take(&mut session.paused) {
+                self.driver.recv_resume(session.conn);
+            }
+        }
+    }
+}

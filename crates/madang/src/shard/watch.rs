@@ -1,0 +1,91 @@
+//! Deadlines of a shard, and the periodic look at each session.
+
+use madang_driver::Driver;
+use madang_wire::lan::Heartbeat;
+
+use super::callbacks::Call;
+use super::core::after;
+use super::{Shard, Timer};
+use crate::framing::Wire;
+use crate::settings::ms;
+use crate::{LeaveReason, SessionId, Settings};
+
+/// Timers fired in one turn; those that are left are first in the next.
+const TIMERS_A_TURN: usize = 1_024;
+
+impl<D: Driver> Shard<D> {
+    /// Fires what is due.
+    pub(super) fn fire_timers(&mut self) {
+        for _ in 0..TIMERS_A_TURN {
+            let Some((key, timer)) = self.core.timers.pop(self.core.now) else { break };
+            match timer {
+                Timer::Greeting(embryo) => self.greeting_overdue(embryo),
+                Timer::Check { local, id } => self.check(local, id),
+                Timer::Leave { local, id } => self.leave_overdue(local, id),
+                Timer::Content { local, id, key: name } => {
+                    if let Some(details) = self.core.sessions.details(local) {
+                        details.timers.retain(|(_, other)| *other != key);
+                    }
+                    if self.core.takes(local, id) {
+                        self.call(local, id, Call::Timer(name));
+                    }
+                }
+                Timer::Reconnect { link } => self.link_dial(link),
+            }
+            self.settle();
+        }
+    }
+
+    /// The periodic look: is the peer alive, does it finish its frames, does it read?
+    fn check(&mut self, local: u32, id: SessionId) {
+        if !self.core.takes(local, id) {
+            return;
+        }
+        let now = self.core.now;
+        let settings = &self.core.fabric.settings;
+        let lan = matches!(self.wire, Wire::Lan);
+        let (silence_max, beat, partial_max, soft_max, soft_bytes) = (
+            ms(if lan { settings.dead_after_ms } else { settings.idle_timeout_ms }),
+            ms(settings.heartbeat_ms),
+            ms(settings.partial_timeout_ms),
+            ms(settings.queue_soft_ms),
+            settings.queue_soft_bytes,
+        );
+        let next = after(now, check_period_ms(settings, lan));
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        details.check = None;
+        if session.outbox.bytes() <= soft_bytes {
+            details.over_soft_since = None;
+        }
+        // While jobs hold the messages the silence and the half frame are ours, not the peer's.
+        let held = session.holds > 0;
+        let silence = now.since(session.last_heard);
+        let reason = if !silence_max.is_zero() && !held && silence >= silence_max {
+            Some(LeaveReason::Idle)
+        } else if !held && details.partial_since.is_some_and(|since| now.since(since) >= partial_max) {
+            Some(LeaveReason::Dribble)
+        } else if details.over_soft_since.is_some_and(|since| now.since(since) >= soft_max) {
+            Some(LeaveReason::SlowConsumer)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.core.decide(local, reason, false);
+            return;
+        }
+        details.check = Some(self.core.timers.set(next, Timer::Check { local, id }));
+        if lan && silence >= beat {
+            self.core.queue_control(local, &Heartbeat { value: now.as_nanos() }.ping());
+        }
+    }
+}
+
+/// How often a session is looked at: each beat on a LAN, else a quarter of the shortest patience there is.
+pub(super) fn check_period_ms(settings: &Settings, lan: bool) -> u64 {
+    if lan {
+        return settings.heartbeat_ms;
+    }
+    let patience = [settings.idle_timeout_ms, settings.queue_soft_ms, settings.partial_timeout_ms];
+    let shortest = patience.into_iter().filter(|milliseconds| *milliseconds > 0).min().unwrap_or(u64::MAX);
+    (shortest / 4).clamp(10, 5_000)
+}
