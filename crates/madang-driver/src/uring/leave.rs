@@ -4,7 +4,6 @@
 //! close is done does the place get a new name. `close` with a receive pending would do nothing visible (M4).
 
 use std::mem;
-use std::os::fd::IntoRawFd;
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -50,13 +49,16 @@ impl Uring {
         }
         self.table.closing += 1;
         let entry = self.table.meant(conn).expect("retired just now");
-        let submission = match mem::replace(&mut entry.socket, Place::Nowhere) {
-            // The submission owns the descriptor from here on.
-            Place::Process(descriptor) => opcode::Close::new(Fd(descriptor.into_raw_fd())).build(),
-            Place::Ring => opcode::Close::new(Fixed(conn.index() as u32)).build(),
-            Place::Nowhere => return self.release_if_quiet(conn),
-        };
-        self.chore(conn, OpKind::Close, submission);
+        match mem::replace(&mut entry.socket, Place::Nowhere) {
+            // At once, by a call: the peer hears it now, and the descriptor is free now.
+            Place::Process(descriptor) => drop(descriptor),
+            Place::Ring => {
+                let submission = opcode::Close::new(Fixed(conn.index() as u32)).build();
+                self.chore(conn, OpKind::Close, submission);
+            }
+            Place::Nowhere => {}
+        }
+        self.release_if_quiet(conn);
     }
 
     /// An operation of the driver's own on a connection's behalf, which keeps the place from being freed.
@@ -123,8 +125,10 @@ impl Uring {
             self.start_abort(conn);
         }
         self.drain(host::now() + patience);
-        self.call_off_the_rest();
-        self.drain(host::now());
+        if self.in_flight > 0 {
+            self.call_off_the_rest();
+            self.drain(host::now());
+        }
         let leaked = Leaked { operations: self.in_flight, connections: self.table.len() };
         if !leaked.is_none() {
             tracing::warn!(%leaked, "the driver ended with operations in the kernel's hands");
@@ -132,29 +136,31 @@ impl Uring {
         leaked
     }
 
-    /// Polls at least once, and on until nothing is in flight or `deadline` has come.
+    /// Retires what has come to rest and polls, until nothing is in flight or `deadline` has come.
     fn drain(&mut self, deadline: Time) {
         let mut dropped = Vec::new();
         loop {
-            self.poll(&mut dropped, usize::MAX, Wait::until(deadline));
-            dropped.clear();
             for conn in self.table.living().collect::<Vec<_>>() {
                 if !self.table.named(conn).is_busy() {
                     self.start_retire(conn);
                 }
             }
-            let quiet = self.in_flight == 0 && self.ready.is_empty();
-            if quiet || host::now() >= deadline {
+            if self.in_flight == 0 && self.ready.is_empty() {
+                return;
+            }
+            self.poll(&mut dropped, usize::MAX, Wait::until(deadline));
+            dropped.clear();
+            if host::now() >= deadline {
                 return;
             }
         }
     }
 
-    /// The waker's chain, which nobody counts, and whatever outlived the patience.
+    /// What outlived the patience.
     fn call_off_the_rest(&mut self) {
         let submission = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
-        // SAFETY: the entry points to no memory.
-        unsafe { self.ring.push_or_defer(submission.user_data(0)) };
+        // SAFETY: the entry points to no memory. Its completion, which names nothing, is passed over.
+        unsafe { self.ring.push_or_defer(submission) };
     }
 }
 

@@ -13,13 +13,9 @@ use std::time::Duration;
 use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 use io_uring::{Builder, IoUring, cqueue, opcode, squeue};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-};
 
 use super::buffers::Buffers;
 use super::ring::{Ring, RingSize};
-use super::waker;
 
 /// What this process may use of io_uring, and what it has to do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +24,6 @@ pub struct Features {
     pub ring: RingFlags,
     /// One receive buffer carries the bytes of many connections (6.12). Without: whole buffers of 16 KiB.
     pub incremental_buffers: bool,
-    /// A wait for many completions can still be ended by a waker. Without: `at_least` counts as 1.
-    pub batched_waits: bool,
     /// Options of sockets in the ring's own file table can be set (6.7). Without: an abort there is a FIN, not a reset.
     pub option_commands: bool,
 }
@@ -42,7 +36,6 @@ impl fmt::Display for Features {
             (self.ring.no_sqarray, "direct submission order"),
             (self.ring.registered_ring, "a registered ring"),
             (self.incremental_buffers, "incremental buffers"),
-            (self.batched_waits, "batched waits"),
             (self.option_commands, "option commands"),
         ];
         let mut separator = "without ";
@@ -72,7 +65,7 @@ pub struct RingFlags {
 }
 
 impl RingFlags {
-    const ALL: RingFlags = RingFlags {
+    pub(super) const ALL: RingFlags = RingFlags {
         no_sqarray: true,
         defer_taskrun: true,
         single_issuer: true,
@@ -81,11 +74,11 @@ impl RingFlags {
         registered_ring: true,
     };
 
-    /// Tries with all flags, then without the newest, and so on: a kernel answers EINVAL to a flag that it does not know.
-    pub(super) fn newest_that(
+    /// Tries with all of these flags, then without the newest, and so on: a kernel answers EINVAL to a flag that it does not know.
+    pub(super) fn as_far_as(
+        mut self,
         mut build: impl FnMut(RingFlags) -> io::Result<IoUring>,
     ) -> Result<(IoUring, RingFlags), Refused> {
-        let mut flags = RingFlags::ALL;
         let without: [fn(&mut RingFlags); 5] = [
             |flags| flags.no_sqarray = false,
             |flags| flags.defer_taskrun = false,
@@ -95,10 +88,10 @@ impl RingFlags {
         ];
         let mut without = without.into_iter();
         loop {
-            match build(flags) {
-                Ok(ring) => return Ok((ring, flags)),
+            match build(self) {
+                Ok(ring) => return Ok((ring, self)),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match without.next() {
-                    Some(drop_newest) => drop_newest(&mut flags),
+                    Some(drop_newest) => drop_newest(&mut self),
                     None => return Err(Refused::from_setup(&error)),
                 },
                 Err(error) => return Err(Refused::from_setup(&error)),
@@ -193,18 +186,13 @@ pub fn probe() -> Result<Features, Refused> {
 }
 
 fn probe_afresh() -> Result<Features, Refused> {
-    let (ring, flags) = Ring::open(RingSize { submissions: 16, completions: 64 })?;
+    let (ring, flags) = small_ring()?;
     drop(ring);
     let incremental_buffers = receives_in_order(true).unwrap_or(false);
     if !incremental_buffers && !receives_in_order(false)? {
         return Err(Refused::TooOld { lacks: "multishot receive from a ring of buffers" });
     }
-    Ok(Features {
-        ring: flags,
-        incremental_buffers,
-        batched_waits: batched_wait_ends().unwrap_or(false),
-        option_commands: sets_options().unwrap_or(false),
-    })
+    Ok(Features { ring: flags, incremental_buffers, option_commands: sets_options().unwrap_or(false) })
 }
 
 /// U12: two connections, served from the same buffers in turn: does each byte arrive once, in order and at its own?
@@ -214,7 +202,7 @@ fn receives_in_order(incremental: bool) -> Result<bool, Refused> {
     const PER_PEER: usize = 600;
 
     let refused = Refused::at("the receive self-test");
-    let (ring, _) = Ring::open(RingSize { submissions: 16, completions: 64 })?;
+    let (ring, _) = small_ring()?;
     let buffers = Buffers::new(&ring, BUFFERS, BUFFER_BYTES, incremental)?;
     let mut wired = Wired { ring, buffers };
     let Wired { ring, buffers } = &mut wired;
@@ -272,6 +260,10 @@ struct Wired {
     buffers: Buffers,
 }
 
+fn small_ring() -> Result<(Ring, RingFlags), Refused> {
+    Ring::open(RingSize { submissions: 16, completions: 64 }, RingFlags::ALL)
+}
+
 fn pattern(link: usize, at: usize) -> u8 {
     (at as u8).wrapping_mul(31).wrapping_add(link as u8 * 101)
 }
@@ -284,29 +276,9 @@ fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((peer, ours))
 }
 
-/// Does the chain that the waker arms end a wait for many completions? A timer fires it instead of another thread.
-fn batched_wait_ends() -> Result<bool, Refused> {
-    let (mut ring, _) = Ring::open(RingSize { submissions: 16, completions: 64 })?;
-    let refused = Refused::at("the wait self-test");
-    let timer =
-        timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).map_err(|e| refused(&e.into()))?;
-    // SAFETY: the entries point to the waker's static only.
-    unsafe { ring.push_chain(&waker::chain(timer.as_raw_fd(), 1, 2)) }
-        .expect("an empty queue takes two entries");
-    let span = |millis: i64| rustix::time::Timespec { tv_sec: 0, tv_nsec: millis * 1_000_000 };
-    let once = Itimerspec { it_interval: span(0), it_value: span(1) };
-    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once).map_err(|e| refused(&e.into()))?;
-    let start = crate::host::now();
-    ring.sleep(60, Some(start + Duration::from_millis(200)));
-    let slept = crate::host::now().since(start);
-    drop(ring);
-    // A busy machine may be late by much, but the deadline itself means that the chain did nothing.
-    Ok(slept < Duration::from_millis(190))
-}
-
 /// Can an option of a socket be set by a submission?
 fn sets_options() -> Result<bool, Refused> {
-    let (mut ring, _) = Ring::open(RingSize { submissions: 16, completions: 64 })?;
+    let (mut ring, _) = small_ring()?;
     let refused = Refused::at("the option self-test");
     let (_peer, ours) = loopback_pair().map_err(|error| refused(&error))?;
     let entry = super::leave::linger_zero(Fd(ours.as_raw_fd()), Flags::empty());

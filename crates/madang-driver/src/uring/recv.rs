@@ -162,6 +162,7 @@ impl Uring {
         let end = if entry.aborted { Some(RecvEnd::Error(NetError::Cancelled)) } else { end };
         match end {
             Some(end) => {
+                let end = after(entry.broken, end);
                 entry.recv = Recv::Over;
                 Some(Completion::RecvEnded { conn, end })
             }
@@ -177,7 +178,7 @@ impl Uring {
         let entry = self.table.named(conn);
         let end = match end_of(result) {
             _ if entry.aborted => RecvEnd::Error(NetError::Cancelled),
-            Some(end) => end,
+            Some(end) => after(entry.broken, end),
             None if result == -libc::ENOBUFS => RecvEnd::NoBuffers,
             // A pause's cancel that was overtaken by the resume, or an interruption: the engine asked for neither.
             None => {
@@ -250,6 +251,14 @@ fn end_of(result: i32) -> Option<RecvEnd> {
         0 => Some(RecvEnd::Eof),
         libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN => None,
         _ => Some(RecvEnd::Error(NetError::from_result(result))),
+    }
+}
+
+/// An end of the stream is none behind an error that a send was told.
+fn after(broken: Option<NetError>, end: RecvEnd) -> RecvEnd {
+    match (broken, end) {
+        (Some(error), RecvEnd::Eof) => RecvEnd::Error(error),
+        _ => end,
     }
 }
 

@@ -62,8 +62,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn open(size: RingSize) -> Result<(Ring, RingFlags), Refused> {
-        let (ring, mut flags) = RingFlags::newest_that(|flags| {
+    /// A ring with `wanted`, or with as much of it as this kernel knows.
+    pub(super) fn open(size: RingSize, wanted: RingFlags) -> Result<(Ring, RingFlags), Refused> {
+        let (ring, mut flags) = wanted.as_far_as(|flags| {
             let mut builder = IoUring::builder();
             flags.apply(&mut builder);
             builder.setup_cqsize(size.completions).setup_clamp().dontfork();
@@ -78,7 +79,7 @@ impl Ring {
             if params.is_feature_no_iowait() { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
         let ring: &'static IoUring = Box::leak(Box::new(ring));
         let mut submitter = ring.submitter();
-        let registered = submitter.register_ring_fd().is_ok();
+        let registered = wanted.registered_ring && submitter.register_ring_fd().is_ok();
         flags.registered_ring = registered;
         let deferred = VecDeque::new();
         Ok((

@@ -55,6 +55,9 @@ impl Uring {
         entry.sending = false;
         let outgoing = std::mem::take(&mut entry.outgoing);
         let result = usize::try_from(result).map_err(|_| NetError::from_result(result));
+        if let Err(error @ (NetError::Reset | NetError::Aborted | NetError::TimedOut)) = result {
+            entry.broken = Some(error);
+        }
         Some(Completion::Sent { conn, outgoing, result })
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 
-use crate::{Conn, Outgoing, RecvEnd};
+use crate::{Conn, NetError, Outgoing, RecvEnd};
 
 /// One place. The part that a message touches stays within two cache lines.
 pub(super) struct Entry {
@@ -20,6 +20,8 @@ pub(super) struct Entry {
     /// `outgoing` is in the kernel's hands.
     pub(super) sending: bool,
     pub(super) aborted: bool,
+    /// What broke the connection, as a send was told. The kernel tells it once: a receive then sees an end like any other.
+    pub(super) broken: Option<NetError>,
     /// Stands in the ready list, to be told what was kept.
     pub(super) resuming: bool,
     /// Operations of the driver's own (cancel, shutdown, option, close) that the kernel still holds.
@@ -80,6 +82,7 @@ impl Entry {
             recv_cancels: 0,
             sending: false,
             aborted: false,
+            broken: None,
             resuming: false,
             chores: 0,
             socket: Place::Nowhere,

@@ -2,9 +2,9 @@
 //!
 //! An eventfd carries the wake: cheaper to fire than a message between rings, and it outlives the ring. The ring polls it
 //! once at a time. A wait for many completions counts this one like any other and would sleep on, so a time-out of zero is
-//! linked behind the poll: the kernel ends every wait when a time-out has fired.
+//! linked behind the poll: the kernel ends every wait during which a time-out fires.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +33,20 @@ impl Doorbell {
 
     /// What the ring waits on, once; `poll` and `timeout` name the two completions.
     pub(super) fn entries(&self, poll: u64, timeout: u64) -> [squeue::Entry; 2] {
-        chain(self.eventfd.as_raw_fd(), poll, timeout)
+        let descriptor = Fd(self.eventfd.as_raw_fd());
+        [
+            opcode::PollAdd::new(descriptor, libc::POLLIN as u32)
+                .build()
+                .flags(Flags::IO_LINK)
+                .user_data(poll),
+            opcode::Timeout::new(&raw const AT_ONCE).build().user_data(timeout),
+        ]
+    }
+
+    /// A wake is on its way and has not been heard.
+    pub(super) fn has_rung(&self) -> bool {
+        // Relaxed: this only ends a sleep; what the waking thread did is seen by way of `heard`.
+        self.rung.load(Ordering::Relaxed)
     }
 
     /// The poll has fired: the next wake rings again.
@@ -54,15 +67,4 @@ impl Wake for Doorbell {
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
     }
-}
-
-/// A poll of `descriptor` and, behind it, the time-out that ends the wait.
-pub(super) fn chain(descriptor: RawFd, poll: u64, timeout: u64) -> [squeue::Entry; 2] {
-    [
-        opcode::PollAdd::new(Fd(descriptor), libc::POLLIN as u32)
-            .build()
-            .flags(Flags::IO_LINK)
-            .user_data(poll),
-        opcode::Timeout::new(&raw const AT_ONCE).build().user_data(timeout),
-    ]
 }
