@@ -128,18 +128,17 @@ mod tests {
         let mut first = None;
         for turn in 0..3u8 {
             let mut loans: Vec<(Lent, u8)> = Vec::new();
-            let mut value = turn;
-            while !memory.is_used_up() {
-                value = value.wrapping_add(1);
-                let length = usize::from(value % 7) * 40 + 1;
+            // Around the alignment, and far from it.
+            for (value, length) in (turn..).zip([1, 63, 64, 65, 128, 200, 256].into_iter().cycle()) {
+                if memory.is_used_up() {
+                    break;
+                }
                 let filled = memory.fill(read(&vec![value; length])).unwrap();
                 loans.push((filled.bytes.unwrap(), value));
             }
-            assert!(
-                loans
-                    .iter()
-                    .all(|(bytes, value)| !bytes.is_empty() && bytes.iter().all(|byte| byte == value))
-            );
+            for (bytes, value) in &loans {
+                assert!(!bytes.is_empty() && bytes.iter().all(|byte| byte == value));
+            }
             let start = loans[0].0.as_ptr();
             assert_eq!(*first.get_or_insert(start), start);
             drop(loans);

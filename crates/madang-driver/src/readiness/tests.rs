@@ -388,6 +388,33 @@ fn gathering_waits_for_enough_or_for_the_tick() {
 }
 
 #[test]
+fn gathering_looks_once_a_millisecond_however_many_messages_come() {
+    let mut rig = Rig::new(settings());
+    let (mut peer, conn) = rig.pair();
+    rig.driver.recv_start(conn).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                peer.write_all(b"x").unwrap();
+                thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let before = rig.driver.figures().enters;
+        let tick = rig.driver.precise_now() + Duration::from_millis(20);
+        rig.driver.poll(&mut rig.out, 1_000, Wait { until: Some(tick), at_least: 1_000 });
+        done.store(true, Ordering::Relaxed);
+        // A look and a read each time, and the looks of falling asleep and of the end.
+        let enters = rig.driver.figures().enters - before;
+        assert!(enters <= 2 * (20 + 4), "{enters} calls in 20 ms");
+    });
+    rig.out.clear();
+    rig.driver.abort(conn);
+    rig.end(conn);
+    rig.finish(&[conn]);
+}
+
+#[test]
 fn a_wake_ends_a_sleep_a_nap_and_the_sleep_to_come() {
     let mut rig = Rig::new(settings());
     let (mut peer, conn) = rig.pair();
