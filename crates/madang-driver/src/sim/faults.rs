@@ -126,6 +126,8 @@ fault_kinds! {
     AbortedConnectSucceeds: Manners, OFTEN;
     /// A reset throws away what was not read yet (some systems do, some do not).
     ResetDropsUnread: Manners, OFTEN;
+    /// A reset is told once, to a send; the receive then ends as if the peer had finished.
+    ResetToldToSend: Manners, 500_000;
     /// A peer is gone before its socket can be handed over.
     GoneBeforeAccept: Loss, PER_LIFE;
     /// A peer has sent FIN and left when its socket is handed over.

@@ -59,6 +59,8 @@ pub(super) struct Stream {
     fin_sent: bool,
     /// What broke it; for good.
     pub(super) error: Option<NetError>,
+    /// Whether a send was told of it, as the only one: the receive then just ends.
+    pub(super) is_error_told: bool,
     /// Whether the answer to our connect is still out.
     pub(super) is_connecting: bool,
     user_timeout: Option<Duration>,
@@ -96,6 +98,7 @@ impl Machine {
             other: Other::Nobody,
             fin_sent: false,
             error: None,
+            is_error_told: false,
             is_connecting: false,
             user_timeout: options.user_timeout,
             keepalive: options.keepalive,
@@ -162,6 +165,18 @@ impl Machine {
         };
         self.start_patience(id);
         Ok(written)
+    }
+
+    /// Whether a send that finds this stream reset is the one to be told so.
+    pub(super) fn tells_reset_to_send(&mut self, id: StreamId) -> bool {
+        let is_untold = self
+            .stream(id)
+            .is_some_and(|stream| stream.error == Some(NetError::Reset) && !stream.is_error_told);
+        let is_told = is_untold && self.dice.fires(FaultKind::ResetToldToSend);
+        if let (true, Some(stream)) = (is_told, self.stream_mut(id)) {
+            stream.is_error_told = true;
+        }
+        is_told
     }
 
     fn send_segments(&mut self, to: StreamId, mut bytes: &[u8]) {

@@ -19,10 +19,13 @@ pub trait Rig {
         self.peer_from(1, to)
     }
 
+    /// Whether nobody answers there.
+    fn refuses(&self, to: SocketAddr) -> bool;
+
     fn peer_listener(&self) -> Self::PeerListener;
 
-    /// Called after each poll: lets happen what does not happen by itself while a driver polls.
-    fn pass(&self);
+    /// Called after each poll: lets time pass where it does not pass by itself. `idle`: the poll told nothing.
+    fn pass(&self, idle: bool);
 
     /// Whether every fault that the contract permits is on: figures and moments are then not what they are on a good day.
     fn is_unruly(&self) -> bool {

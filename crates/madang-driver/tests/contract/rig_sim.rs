@@ -1,6 +1,7 @@
 //! The simulated world as a rig: on a good day, and on days when all that the contract permits happens.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use madang_driver::sim::{FaultKind, Faults, Peer, PeerListener, PeerState, SimDriver, World};
 use madang_driver::{DriverSettings, ListenOptions};
@@ -45,12 +46,6 @@ impl Drop for NameOnFailure {
     }
 }
 
-impl SimRig {
-    pub fn world(&self) -> &World {
-        &self.world
-    }
-}
-
 impl Rig for SimRig {
     type Driver = SimDriver;
     type Peer = Peer;
@@ -68,12 +63,25 @@ impl Rig for SimRig {
         self.world.peer(from, to).expect("a loopback address is the world's")
     }
 
+    fn refuses(&self, to: SocketAddr) -> bool {
+        let peer = self.peer(to);
+        while peer.state() == PeerState::Connecting {
+            self.world.step();
+        }
+        matches!(peer.state(), PeerState::Failed(_))
+    }
+
     fn peer_listener(&self) -> PeerListener {
         self.world.peer_listener(&ListenOptions::new("127.0.0.1:0".parse().unwrap())).expect("a free port")
     }
 
-    fn pass(&self) {
-        self.world.step();
+    fn pass(&self, idle: bool) {
+        if idle {
+            self.world.step();
+        } else {
+            // A driver that always has something to tell must not stop the clock.
+            self.world.advance(self.world.now() + Duration::from_micros(1));
+        }
     }
 
     fn is_unruly(&self) -> bool {

@@ -24,6 +24,13 @@ impl SystemDriver for Readiness {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl SystemDriver for madang_driver::uring::Uring {
+    fn make(settings: &DriverSettings) -> Result<Self, String> {
+        Self::new(settings).map_err(|refused| refused.to_string())
+    }
+}
+
 /// Runs the case, or says in a line why it cannot.
 pub fn run<D: SystemDriver>(case: fn(SystemRig<D>)) {
     match D::make(&DriverSettings::default()) {
@@ -52,13 +59,17 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
         socket.into()
     }
 
+    fn refuses(&self, to: SocketAddr) -> bool {
+        TcpStream::connect(to).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     fn peer_listener(&self) -> TcpListener {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a plain option");
         listener
     }
 
-    fn pass(&self) {}
+    fn pass(&self, _idle: bool) {}
 }
 
 impl RawPeer for TcpStream {

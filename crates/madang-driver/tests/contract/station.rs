@@ -94,6 +94,11 @@ impl<R: Rig> Station<R> {
         }
     }
 
+    /// Another driver of the same system.
+    pub fn sibling(&self, settings: &DriverSettings) -> R::Driver {
+        self.rig.driver(settings)
+    }
+
     /// The address of its first listener, made when first asked for.
     pub fn address(&mut self) -> SocketAddr {
         match self.address {
@@ -144,20 +149,25 @@ impl<R: Rig> Station<R> {
     }
 
     pub fn attach(&mut self, incoming: Incoming) -> Conn {
+        self.try_attach(incoming).expect("attaching")
+    }
+
+    /// Attaches, however full the driver is; `None` when it has closed the socket.
+    pub fn try_attach(&mut self, incoming: Incoming) -> Option<Conn> {
         let mut offered = Some(incoming);
-        let mut attached = None;
-        self.until("an attached socket", |station| {
+        let mut attached = Err(NetError::Other);
+        self.until("an answer to attach", |station| {
             match station.driver.attach(offered.take().expect("it came back")) {
-                Ok(conn) => attached = Some(conn),
+                Ok(conn) => attached = Ok(conn),
                 Err(AttachError::Full(incoming)) => offered = Some(incoming),
-                Err(AttachError::Failed(error)) => panic!("attach failed: {error}"),
+                Err(AttachError::Failed(error)) => attached = Err(error),
             }
-            attached.is_some()
+            offered.is_none()
         });
-        let conn = attached.expect("until saw it");
+        let conn = attached.ok()?;
         let before = self.conns.insert(conn, Seen::default());
         assert!(before.is_none(), "{conn:?} was given out twice");
-        conn
+        Some(conn)
     }
 
     pub fn connect(&mut self, options: &ConnectOptions) -> Conn {
@@ -214,7 +224,13 @@ impl<R: Rig> Station<R> {
     pub fn receive(&mut self, conn: Conn, count: usize) {
         self.until("bytes", |station| {
             station.keep_receiving(conn);
-            station.seen(conn).bytes.len() >= count
+            let seen = station.seen(conn);
+            assert!(
+                seen.bytes.len() >= count || seen.recv != Recv::Over,
+                "{conn:?} ended early: {:?}",
+                seen.end
+            );
+            seen.bytes.len() >= count
         });
     }
 
@@ -258,6 +274,23 @@ impl<R: Rig> Station<R> {
         });
     }
 
+    /// Sends to a peer that does not read until a send stays in flight.
+    pub fn clog(&mut self, conn: Conn) {
+        let bytes = vec![7; 1 << 20];
+        for _ in 0..200 {
+            if !self.is_sending(conn) {
+                self.seen(conn).sent = None;
+                let outgoing = self.outgoing(&bytes, 64 * 1024);
+                let _ = self.send(conn, outgoing);
+            }
+            self.idle(Duration::from_millis(10));
+            if self.is_sending(conn) {
+                return;
+            }
+        }
+        panic!("200 MiB went to a peer that does not read");
+    }
+
     /// Waits until the peer has read `count` bytes in all.
     pub fn peer_reads(&mut self, peer: &mut R::Peer, into: &mut Vec<u8>, count: usize) {
         self.until("bytes at the peer", |_| {
@@ -283,6 +316,12 @@ impl<R: Rig> Station<R> {
             written += peer.write(&bytes[written..]);
             written == bytes.len()
         });
+    }
+
+    /// The peer writes the first of `bytes`, and of the others what has room at once.
+    pub fn peer_tries(&mut self, peer: &mut R::Peer, bytes: &[u8]) {
+        self.peer_sends(peer, &bytes[..1]);
+        peer.write(&bytes[1..]);
     }
 
     pub fn is_sending(&mut self, conn: Conn) -> bool {
@@ -340,9 +379,7 @@ impl<R: Rig> Station<R> {
     pub fn turn(&mut self) {
         let wait = Wait::until(self.driver.now() + Duration::from_millis(2));
         let told = self.poll(64, wait);
-        if told == 0 {
-            self.rig.pass();
-        }
+        self.rig.pass(told == 0);
     }
 
     /// Polls once; answers how many completions there were.
@@ -423,8 +460,13 @@ impl<R: Rig> Station<R> {
         self.until("closed connections", |station| station.driver.figures().connections == 0);
         let leaked = self.driver.shutdown(Duration::from_secs(5));
         assert!(leaked.is_none(), "{leaked}");
-        let Station { driver, rig, depot, conns, .. } = self;
-        drop((driver, conns));
+        self.check_gone();
+    }
+
+    /// The driver is shut down: nothing may be left of it.
+    pub fn check_gone(self) {
+        let Station { driver, rig, depot, conns, accepted, .. } = self;
+        drop((driver, conns, accepted));
         assert_eq!(depot.figures().in_use.blocks, 0, "packets are still out");
         rig.check_balance();
     }

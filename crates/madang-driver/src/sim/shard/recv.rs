@@ -224,6 +224,7 @@ impl super::Place {
         }
         let stream = machine.stream(self.stream?)?;
         match stream.error {
+            Some(_) if stream.is_error_told => Some(RecvEnd::Eof),
             Some(error) => Some(RecvEnd::Error(error)),
             None => stream.inbound.is_at_end().then_some(RecvEnd::Eof),
         }

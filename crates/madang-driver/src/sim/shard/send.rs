@@ -87,6 +87,7 @@ impl Shard {
                     }
                 }
                 Err(_) if sending.written > 0 => break Some(Ok(sending.written)),
+                Err(_) if machine.tells_reset_to_send(stream) => break Some(Err(NetError::Reset)),
                 Err(error) => break Some(Err(error)),
             }
         };
