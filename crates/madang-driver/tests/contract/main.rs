@@ -13,11 +13,13 @@
 mod cases_accept;
 mod cases_connect;
 mod cases_leave;
+mod cases_limits;
 mod cases_poll;
 mod cases_receive;
 #[cfg(unix)]
 mod cases_sleep;
 mod cases_stream;
+mod chaos;
 mod rig;
 mod rig_sim;
 #[cfg(unix)]
@@ -43,6 +45,11 @@ macro_rules! contract {
             use madang_driver::uring::Uring;
             contract!(@each crate::rig_system::run::<Uring>, $every);
             contract!(@each crate::rig_system::run::<Uring>, $blocking);
+        }
+        #[cfg(target_os = "linux")]
+        mod uring_own_file_table {
+            use madang_driver::uring::Uring;
+            contract!(@each crate::rig_system::run_with_own_file_table::<Uring>, $every);
         }
     };
     (@each $run:expr, { $($file:ident { $($case:ident,)+ })+ }) => {
@@ -110,6 +117,9 @@ contract! {
             entropy_differs_between_draws_and_drivers,
             a_wake_before_the_poll_is_not_lost_and_a_waker_outlives_its_driver,
         }
+        chaos {
+            chaos_loses_doubles_and_alters_nothing,
+        }
     }
     those that block {
         cases_sleep {
@@ -119,5 +129,42 @@ contract! {
             a_poll_that_shall_not_sleep_does_not,
             a_sleeping_driver_is_woken_by_its_connections,
         }
+    }
+}
+
+/// Cases that change what the whole process has: on real systems each starts this binary once more, for itself.
+mod limits {
+    use crate::cases_limits::k15_at_the_descriptor_limit_accepting_stalls_without_spinning_and_recovers as k15;
+
+    #[test]
+    fn k15_simulated() {
+        crate::rig_sim::run_calm(k15);
+        crate::rig_sim::run_unruly(k15);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn k15_readiness() {
+        crate::rig_system::in_own_process("limits::k15_readiness_alone");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    #[ignore = "k15_readiness starts it in a process of its own"]
+    fn k15_readiness_alone() {
+        crate::rig_system::run::<madang_driver::readiness::Readiness>(k15);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn k15_uring() {
+        crate::rig_system::in_own_process("limits::k15_uring_alone");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[ignore = "k15_uring starts it in a process of its own"]
+    fn k15_uring_alone() {
+        crate::rig_system::run::<madang_driver::uring::Uring>(k15);
     }
 }

@@ -24,6 +24,9 @@ pub trait Rig {
 
     fn peer_listener(&self) -> Self::PeerListener;
 
+    /// Lets the system have only so many descriptors more than are open now; `None`: as many as ever.
+    fn limit_descriptors(&self, more: Option<usize>);
+
     /// Called after each poll: lets time pass where it does not pass by itself. `idle`: the poll told nothing.
     fn pass(&self, idle: bool);
 

@@ -75,6 +75,10 @@ impl Rig for SimRig {
         self.world.peer_listener(&ListenOptions::new("127.0.0.1:0".parse().unwrap())).expect("a free port")
     }
 
+    fn limit_descriptors(&self, more: Option<usize>) {
+        self.world.set_descriptors_max(more.map_or(usize::MAX, |more| self.world.open_sockets() + more));
+    }
+
     fn pass(&self, idle: bool) {
         if idle {
             self.world.step();

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use madang_driver::readiness::Readiness;
@@ -11,7 +12,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::rig::{Heard, RawListener, RawPeer, Rig};
 
-pub struct SystemRig<D>(PhantomData<D>);
+pub struct SystemRig<D> {
+    own_file_table: bool,
+    driver: PhantomData<D>,
+}
 
 /// A driver of this machine that may be refused here.
 pub trait SystemDriver: Driver + Sized {
@@ -33,10 +37,30 @@ impl SystemDriver for madang_driver::uring::Uring {
 
 /// Runs the case, or says in a line why it cannot.
 pub fn run<D: SystemDriver>(case: fn(SystemRig<D>)) {
-    match D::make(&DriverSettings::default()) {
-        Ok(_) => case(SystemRig(PhantomData)),
+    run_on(SystemRig { own_file_table: false, driver: PhantomData }, case);
+}
+
+/// The same with sockets in the ring's own file table.
+pub fn run_with_own_file_table<D: SystemDriver>(case: fn(SystemRig<D>)) {
+    run_on(SystemRig { own_file_table: true, driver: PhantomData }, case);
+}
+
+fn run_on<D: SystemDriver>(rig: SystemRig<D>, case: fn(SystemRig<D>)) {
+    match D::make(&DriverSettings { own_file_table: rig.own_file_table, ..DriverSettings::default() }) {
+        Ok(_) => case(rig),
         Err(refusal) => eprintln!("skipped: {refusal}"),
     }
+}
+
+/// Runs a test of this binary that is otherwise ignored, in a process of its own: it changes what the whole process has.
+pub fn in_own_process(test: &str) {
+    let binary = std::env::current_exe().expect("a test knows its binary");
+    let output = std::process::Command::new(binary)
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .output()
+        .expect("a test can start itself");
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "{test} in its own process: {told}");
 }
 
 impl<D: SystemDriver> Rig for SystemRig<D> {
@@ -45,7 +69,8 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
     type PeerListener = TcpListener;
 
     fn driver(&self, settings: &DriverSettings) -> D {
-        D::make(settings).expect("the system had one a moment ago")
+        let settings = DriverSettings { own_file_table: self.own_file_table, ..settings.clone() };
+        D::make(&settings).expect("the system had one a moment ago")
     }
 
     fn peer_from(&self, host: u8, to: SocketAddr) -> TcpStream {
@@ -67,6 +92,15 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a plain option");
         listener
+    }
+
+    fn limit_descriptors(&self, more: Option<usize>) {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        // Descriptors are handed out lowest first, and the limit is on their numbers.
+        let lowest_free = || std::fs::File::open("/dev/null").expect("a descriptor").as_raw_fd() as u64;
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = more.map(|more| lowest_free() + more as u64).or(maximum);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("below the hard limit");
     }
 
     fn pass(&self, _idle: bool) {}
