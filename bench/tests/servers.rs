@@ -65,8 +65,15 @@ fn tuned_tokio_echoes_every_byte() {
     verify::accept(server, seed()).unwrap();
 }
 
+/// What a server may do to an answer that it should have left alone.
+type Lie = fn(&mut Vec<u8>);
+
+const FLIP: Lie = |bytes| bytes[0] ^= 1;
+const LOSE: Lie = |bytes| bytes.truncate(bytes.len() - 1);
+const DOUBLE: Lie = |bytes| bytes.push(bytes[bytes.len() - 1]);
+
 /// An echo server that hands the bytes after the first MiB of a connection to `lie`.
-async fn liar(mut stream: TcpStream, lie: fn(&mut Vec<u8>)) -> io::Result<()> {
+async fn liar(mut stream: TcpStream, lie: Lie) -> io::Result<()> {
     let mut buffer = vec![0; 4096];
     let mut total = 0;
     loop {
@@ -83,18 +90,13 @@ async fn liar(mut stream: TcpStream, lie: fn(&mut Vec<u8>)) -> io::Result<()> {
     }
 }
 
-fn start_liar(lie: fn(&mut Vec<u8>)) -> SocketAddr {
+fn start_liar(lie: Lie) -> SocketAddr {
     start(move |address, listening| tokio_server::serve(address, move |stream| liar(stream, lie), listening))
 }
 
 #[test]
 fn verify_notices_one_wrong_one_missing_and_one_extra_byte() {
-    let lies: [(&str, fn(&mut Vec<u8>)); 3] = [
-        ("a flipped bit", |bytes| bytes[0] ^= 1),
-        ("a lost byte", |bytes| drop(bytes.pop())),
-        ("a doubled byte", |bytes| bytes.push(bytes[bytes.len() - 1])),
-    ];
-    for (name, lie) in lies {
+    for (name, lie) in [("a flipped bit", FLIP), ("a lost byte", LOSE), ("a doubled byte", DOUBLE)] {
         assert!(verify::echo(start_liar(lie), seed()).is_err(), "{name} went unnoticed");
     }
 }
@@ -145,7 +147,7 @@ fn a_sweep_reaches_every_connection_once() {
 
 #[test]
 fn the_echo_load_notices_a_server_that_adds_or_loses_bytes() {
-    for lie in [(|bytes| bytes.push(0)) as fn(&mut Vec<u8>), |bytes| drop(bytes.pop())] {
+    for lie in [DOUBLE, LOSE] {
         let outcome = with_links(start_liar(lie), 1, |links| {
             EchoLoad::new(links, Pace::Closed { depth: 16 }, 4096).window(probe(), SPAN)
         });

@@ -104,6 +104,7 @@ impl Args {
                 programs: program.parent().context("a program lies in a directory")?.to_owned(),
                 server_cpu: self.server_cpu,
                 client_cpu: self.client_cpu,
+                under: Vec::new(),
             },
             span: Span {
                 warm_up: Duration::from_millis(self.warm_up_ms),

@@ -40,7 +40,7 @@ impl<'ring> BroadcastLoad<'ring> {
     /// # Errors
     /// A connection broke, the server is gone, or deliveries are missing.
     pub fn window(&mut self, probe: Probe, span: Span) -> anyhow::Result<Window> {
-        let mut stopwatch = Stopwatch::start(probe, span);
+        let mut stopwatch = Stopwatch::start(probe, span, 0, 0);
         let mut messages = 0;
         let per_turn = u64::from(self.messages_per_turn) * self.links.count() as u64;
         loop {

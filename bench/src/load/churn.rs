@@ -86,7 +86,7 @@ impl<'ring> ChurnLoad<'ring> {
     /// # Errors
     /// The server is gone, or too many cycles failed: a few may, when a reset overtakes an accept.
     pub fn window(&mut self, probe: Probe, span: Span) -> anyhow::Result<Window> {
-        let mut stopwatch = Stopwatch::start(probe, span);
+        let mut stopwatch = Stopwatch::start(probe, span, self.cycles, self.started.len() as u64);
         for slot in 0..self.started.len() {
             self.start(slot, Instant::now())?;
         }

@@ -28,6 +28,16 @@ pub enum Pace {
     },
 }
 
+impl Pace {
+    /// Messages that each connection keeps outstanding; a rate keeps none.
+    fn depth(self) -> u32 {
+        match self {
+            Self::Closed { depth } => depth,
+            Self::Rate { .. } => 0,
+        }
+    }
+}
+
 /// Sends equal frames on all links and counts what comes back.
 pub struct EchoLoad<'ring> {
     links: Links<'ring>,
@@ -82,10 +92,12 @@ impl<'ring> EchoLoad<'ring> {
     /// # Errors
     /// A connection broke, the server is gone, or answers are missing or too many.
     pub fn window(&mut self, probe: Probe, span: Span) -> anyhow::Result<Window> {
-        let mut stopwatch = Stopwatch::start(probe, span);
+        let depth = self.pace.depth();
+        let rotation = u64::from(depth) * self.links.count() as u64;
+        let mut stopwatch = Stopwatch::start(probe, span, self.state.messages, rotation);
         let started = Instant::now();
         let mut paced = 0;
-        if let Pace::Closed { depth } = self.pace {
+        if depth > 0 {
             self.state.refill = true;
             for link in 0..self.links.count() {
                 self.state.owe(&mut self.links, link, depth);
@@ -106,13 +118,15 @@ impl<'ring> EchoLoad<'ring> {
         Ok(window)
     }
 
-    /// One message on every link, at most `at_most` outstanding.
+    /// On every link once as many messages as the closed loop has outstanding; at most `at_most` messages (and one link's
+    /// more) are under way at a time. An exact number of messages, however slow the server.
     ///
     /// # Errors
     /// As [`EchoLoad::window`].
     pub fn sweep(&mut self, at_most: u64) -> anyhow::Result<()> {
+        ensure!(self.pace.depth() > 0, "only the closed loop has a sweep");
         for link in 0..self.links.count() {
-            self.state.owe(&mut self.links, link, 1);
+            self.state.owe(&mut self.links, link, self.pace.depth());
             let deadline = Instant::now() + ANSWER_DEADLINE;
             while self.state.outstanding >= at_most {
                 let now = self.turn()?;
@@ -148,7 +162,7 @@ impl<'ring> EchoLoad<'ring> {
 
     /// One send for each link that owes messages and has nothing in flight.
     fn flush(&mut self) -> io::Result<()> {
-        let closed = matches!(self.pace, Pace::Closed { .. });
+        let closed = self.pace.depth() > 0;
         let mut dirty = std::mem::take(&mut self.state.dirty);
         for link in dirty.drain(..) {
             let free = self.links.is_free(link);

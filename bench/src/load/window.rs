@@ -8,13 +8,22 @@ use serde::{Deserialize, Serialize};
 use super::latency::Latency;
 use crate::host::CpuTime;
 
-/// How long to load before measuring, and how long to measure.
+/// How long to load before measuring, and how long to measure. Both last longer where the load itself is slow: what all
+/// connections have outstanding must have come back once before, and twice within, or a window would show the part of
+/// the connections that were served first.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     /// Loads caches, fills queues; not counted.
     pub warm_up: Duration,
     /// The window itself.
     pub measure: Duration,
+}
+
+impl Span {
+    /// However slow the load, warm-up and window end after this.
+    const LONGEST: Duration = Duration::from_secs(5);
+    const WARM_UP_ROTATIONS: u64 = 1;
+    const MEASURE_ROTATIONS: u64 = 2;
 }
 
 /// What one window gave.
@@ -83,29 +92,38 @@ struct Reading {
 pub(super) struct Stopwatch {
     probe: Probe,
     span: Span,
-    started: Instant,
+    /// Messages outstanding at a time.
+    rotation: u64,
+    started: (Instant, u64),
     opened: Option<(Reading, u64)>,
     closed: Option<(Reading, u64)>,
 }
 
 impl Stopwatch {
-    pub(super) fn start(probe: Probe, span: Span) -> Self {
-        Self { probe, span, started: Instant::now(), opened: None, closed: None }
+    /// `messages` is the load's running count, `rotation` how many it has outstanding at a time.
+    pub(super) fn start(probe: Probe, span: Span, messages: u64, rotation: u64) -> Self {
+        Self { probe, span, rotation, started: (Instant::now(), messages), opened: None, closed: None }
     }
 
-    /// Opens or closes the window if it is time; `messages` is the load's running count. False: stop loading.
+    /// Opens or closes the window if it is time. False: stop loading.
     pub(super) fn look(
         &mut self,
         now: Instant,
         messages: u64,
         latency: &mut Latency,
     ) -> anyhow::Result<bool> {
+        let over = |(since, count): (Instant, u64), at_least: Duration, rotations: u64| {
+            let elapsed = now.saturating_duration_since(since);
+            elapsed >= at_least && (messages - count >= rotations * self.rotation || elapsed >= Span::LONGEST)
+        };
         match &self.opened {
-            None if now - self.started >= self.span.warm_up => {
+            None if over(self.started, self.span.warm_up, Span::WARM_UP_ROTATIONS) => {
                 latency.clear();
                 self.opened = Some((self.probe.read()?, messages));
             }
-            Some((opened, _)) if now - opened.at >= self.span.measure => {
+            Some((opened, first))
+                if over((opened.at, *first), self.span.measure, Span::MEASURE_ROTATIONS) =>
+            {
                 self.closed = Some((self.probe.read()?, messages));
                 return Ok(false);
             }

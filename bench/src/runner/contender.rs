@@ -52,7 +52,8 @@ impl Contender {
     }
 
     /// Whether its program lies among the built ones.
-    pub(super) fn is_built(self, programs: &Path) -> bool {
+    #[must_use]
+    pub fn is_built(self, programs: &Path) -> bool {
         programs.join(self.program().0).exists()
     }
 

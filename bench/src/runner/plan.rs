@@ -93,7 +93,8 @@ impl Load {
     }
 
     /// The mode in which a server meets it.
-    pub(super) fn mode(self) -> &'static str {
+    #[must_use]
+    pub fn mode(self) -> &'static str {
         match self {
             Self::Echo { .. } | Self::Paced { .. } | Self::Idle { .. } => "echo",
             Self::Broadcast { .. } => "broadcast",
@@ -102,7 +103,8 @@ impl Load {
     }
 
     /// What `loadgen` is told.
-    pub(super) fn arguments(self) -> Vec<String> {
+    #[must_use]
+    pub fn arguments(self) -> Vec<String> {
         let (command, connections, size, more) = match self {
             Self::Echo { connections, size, depth } => ("echo", connections, size, Some(("--depth", depth))),
             Self::Paced { connections, size, per_second } => {

@@ -21,6 +21,8 @@ pub struct Stage {
     pub server_cpu: usize,
     /// The load client's CPU.
     pub client_cpu: usize,
+    /// A tool, with its options, that the servers run under; empty for none.
+    pub under: Vec<String>,
 }
 
 impl Stage {
@@ -64,8 +66,17 @@ impl Server {
     /// The program is missing or ends at once.
     pub fn start(stage: &Stage, contender: Contender, mode: &str) -> anyhow::Result<Self> {
         let (program, arguments) = contender.program();
+        let program = stage.programs.join(program);
+        let mut command = match stage.under.split_first() {
+            None => Command::new(program),
+            Some((tool, options)) => {
+                let mut command = Command::new(tool);
+                command.args(options).arg(program);
+                command
+            }
+        };
         let mut child = spawn(
-            Command::new(stage.programs.join(program))
+            command
                 .args(["--listen", "127.0.0.1:0", "--mode", mode, "--cpu", &stage.server_cpu.to_string()])
                 .args(arguments)
                 .stdin(Stdio::null()),
@@ -124,7 +135,7 @@ impl LoadClient {
         Ok(serde_json::from_str(&self.answer()?)?)
     }
 
-    /// One message on every connection, at most `at_most` outstanding.
+    /// On every connection once what its loop has outstanding, at most `at_most` messages at a time.
     ///
     /// # Errors
     /// As [`LoadClient::window`].
