@@ -1,6 +1,9 @@
 //! The `madang` command: one subcommand a file.
 //!
-//! `madang dummy` plays many simple clients against an echo server and judges what comes back.
+//! | | |
+//! |---|---|
+//! | `serve` | an echo server, with the settings of a file |
+//! | `dummy` | many simple clients that judge an echo server |
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -9,11 +12,16 @@
 )]
 
 mod dummy;
+mod framing;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "the load command comes with the engine's client; its arithmetic is here")
 )]
 mod load;
+mod log;
+mod process;
+mod serve;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -32,12 +40,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run an echo server until Ctrl-C; the exit code says whether the stop left anything behind
+    Serve(serve::Options),
     /// Play simple blocking clients against an echo server; the exit code says whether every echo was right
     Dummy(dummy::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Serve(options) => serve::run(&options),
         Command::Dummy(options) => dummy::run(&options),
     };
     result.unwrap_or_else(|error| {
