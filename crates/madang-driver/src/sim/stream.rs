@@ -257,7 +257,8 @@ impl Machine {
     /// Sends FIN behind what was written.
     pub(super) fn half_close(&mut self, id: StreamId) {
         let Some(stream) = self.stream_mut(id) else { return };
-        if stream.error.is_some() || std::mem::replace(&mut stream.fin_sent, true) {
+        let is_connected = stream.error.is_none() && stream.other != Other::Nobody;
+        if !is_connected || std::mem::replace(&mut stream.fin_sent, true) {
             return;
         }
         if let Other::Stream(other) = stream.other {

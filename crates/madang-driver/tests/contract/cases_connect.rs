@@ -23,7 +23,7 @@ pub fn a_connect_tells_our_address_and_carries_bytes_both_ways<R: Rig>(rig: R) {
             accepted.is_some()
         });
         let mut peer = accepted.unwrap();
-        let bytes = pattern(20_000);
+        let bytes = pattern(station.amount(20_000));
         let outgoing = station.outgoing(&bytes, 900);
         let mut got = Vec::new();
         station.send_all(conn, outgoing, |_| {

@@ -118,7 +118,7 @@ pub fn u01_k13_a_want_of_buffers_starves_nobody_and_does_not_spin<R: Rig>(rig: R
     let scarce = DriverSettings { recv_buffers: 2, recv_buffer_bytes: 1024, ..settings() };
     let mut station = Station::with(rig, &scarce);
     let mut pairs: Vec<_> = (0..16).map(|_| station.pair()).collect();
-    let stream = pattern(8 * 1024);
+    let stream = pattern(station.amount(8 * 1024));
     let mut written = vec![0; pairs.len()];
     let mut polls = 0;
     station.until("every connection's bytes", |station| {
@@ -170,7 +170,7 @@ pub fn u19_a_loud_connection_does_not_silence_a_quiet_one<R: Rig>(rig: R) {
 
 pub fn eof_is_told_once_and_behind_the_bytes<R: Rig>(rig: R) {
     let mut station = Station::new(rig);
-    for len in [0, 1, 5, 70_000] {
+    for len in [0, 1, 5, station.amount(70_000)] {
         let (conn, mut peer) = station.pair();
         let bytes = pattern(len);
         station.peer_writes(conn, &mut peer, &bytes);

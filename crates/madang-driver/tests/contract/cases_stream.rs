@@ -7,7 +7,7 @@ use madang_driver::{Driver, DriverSettings, OUTGOING_PIECES_MAX, RecvEnd};
 pub fn k07_bytes_keep_their_order_both_ways<R: Rig>(rig: R) {
     let mut station = Station::new(rig);
     let (conn, mut peer) = station.pair();
-    let bytes = pattern(200_000);
+    let bytes = pattern(station.amount(200_000));
     station.peer_writes(conn, &mut peer, &bytes);
     station.receive(conn, bytes.len());
     assert!(station.seen(conn).bytes == bytes, "what came is what was sent");
@@ -62,7 +62,7 @@ pub fn k07_short_writes_to_a_slow_reader_continue_at_the_exact_byte<R: Rig>(rig:
     let mut station = Station::new(rig);
     let (conn, mut peer) = station.pair();
     // More than any loopback window holds: the reader's pace makes the writes short.
-    let bytes = pattern(if station.rig.is_unruly() { 100_000 } else { 6_000_000 });
+    let bytes = pattern(station.amount(6_000_000));
     let outgoing = station.outgoing(&bytes, usize::MAX);
     let (mut got, mut polls) = (Vec::new(), 0);
     station.send_all(conn, outgoing, |_| {
@@ -115,7 +115,7 @@ pub fn s03_many_connections_do_not_mix_their_bytes<R: Rig>(rig: R) {
 pub fn k03_half_close_sends_the_tail_and_drains_the_peer<R: Rig>(rig: R) {
     let mut station = Station::new(rig);
     let (conn, mut peer) = station.pair();
-    let bytes = pattern(100_000);
+    let bytes = pattern(station.amount(100_000));
     let outgoing = station.outgoing(&bytes, 4_096);
     let mut got = Vec::new();
     station.send_all(conn, outgoing, |_| {

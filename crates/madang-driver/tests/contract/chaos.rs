@@ -40,11 +40,12 @@ struct Life<P> {
 
 fn live_one_life<R: Rig>(station: &mut Station<R>, random: &mut Random) {
     let (conn, peer) = station.pair();
+    let size_max = station.amount(30_000) as u64;
     let mut life = Life {
         peer,
-        to_us: pattern(random.between(1, 30_000) as usize),
+        to_us: pattern(random.between(1, size_max) as usize),
         written: 0,
-        from_us: pattern(random.between(1, 30_000) as usize),
+        from_us: pattern(random.between(1, size_max) as usize),
         given: 0,
         unsent: None,
         got: Vec::new(),

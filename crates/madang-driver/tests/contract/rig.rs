@@ -43,6 +43,8 @@ pub trait Rig {
 pub trait RawPeer {
     fn local(&self) -> SocketAddr;
 
+    fn is_connected(&self) -> bool;
+
     /// Sends what has room; answers how much.
     fn write(&mut self, bytes: &[u8]) -> usize;
 

@@ -102,6 +102,10 @@ impl RawPeer for Peer {
         Peer::local(self)
     }
 
+    fn is_connected(&self) -> bool {
+        self.is_open()
+    }
+
     fn write(&mut self, bytes: &[u8]) -> usize {
         Peer::write(self, bytes)
     }

@@ -119,6 +119,11 @@ impl<R: Rig> Station<R> {
         self.driver.unlisten(listener);
     }
 
+    /// So many bytes; fewer where faults may make each of them travel alone.
+    pub fn amount(&self, bytes: usize) -> usize {
+        if self.rig.is_unruly() { bytes.min(3_000) } else { bytes }
+    }
+
     pub fn packet(&self, bytes: &[u8]) -> Packet {
         let mut packet = self.depot.packet(bytes.len()).expect("no budget is set");
         packet.extend_from_slice(bytes);
@@ -138,7 +143,9 @@ impl<R: Rig> Station<R> {
     pub fn pair(&mut self) -> (Conn, R::Peer) {
         let address = self.address();
         let peer = self.rig.peer(address);
-        (self.attach_next(), peer)
+        let conn = self.attach_next();
+        self.until("a connected peer", |_| peer.is_connected());
+        (conn, peer)
     }
 
     /// Waits for the next peer at the door and attaches it.
