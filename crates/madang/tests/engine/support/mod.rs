@@ -1,0 +1,107 @@
+//! What the tests share: servers on a driver, peers by hand, content that records.
+
+mod raw;
+mod record;
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use madang::{DriverChoice, ForeignFraming, ForeignServer, LanServer, Server, ServerBuilder, StartError, Stopped};
+
+pub use raw::{Ended, Hello, Raw, be32_frame, kind, lan_frame};
+pub use record::{Recorder, Seen, Watch, echo};
+
+/// How long anything may take that must happen: far longer than it takes, because the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs each named check as a test of its own on each driver.
+macro_rules! each_driver {
+    ($($check:ident),* $(,)?) => {
+        mod readiness {
+            $(#[test] fn $check() { super::$check(madang::DriverChoice::Readiness) })*
+        }
+        mod uring {
+            $(#[test] fn $check() { if $crate::support::has_uring() { super::$check(madang::DriverChoice::Uring) } })*
+        }
+    };
+}
+
+/// Whether this machine lets us use io_uring; says so in one line if not.
+pub fn has_uring() -> bool {
+    static REFUSED: OnceLock<Option<StartError>> = OnceLock::new();
+    let refused = REFUSED.get_or_init(|| {
+        let probe = LanServer::bind("127.0.0.1:0").set(|settings| settings.driver = DriverChoice::Uring);
+        probe.start(Recorder::silent()).err()
+    });
+    if let Some(error) = refused {
+        println!("skipped: {error}");
+    }
+    refused.is_none()
+}
+
+/// A server of be32 peers: joined without a greeting.
+pub fn be32(driver: DriverChoice) -> ServerBuilder {
+    foreign(driver, ForeignFraming::be32())
+}
+
+/// A server of any foreign framing.
+pub fn foreign(driver: DriverChoice, framing: ForeignFraming) -> ServerBuilder {
+    ForeignServer::bind("127.0.0.1:0", framing).set(|settings| settings.driver = driver)
+}
+
+/// A LAN server.
+pub fn lan(driver: DriverChoice) -> ServerBuilder {
+    LanServer::bind("127.0.0.1:0").node("test", "test-1", 1).set(|settings| settings.driver = driver)
+}
+
+/// Waits for something that no event announces.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Stops a server, and checks that nothing stayed behind and that every join got its leave.
+#[track_caller]
+pub fn finish(server: Server, watch: &Watch) -> Stopped {
+    let remote = server.remote();
+    let stopped = server.stop().expect("no callback stops it");
+    assert!(stopped.report().is_clean(), "{:?}", stopped.report());
+    watch.check_ledger();
+    let figures = remote.figures();
+    assert_eq!(figures.joins, figures.left(), "each join has its leave: {figures:?}");
+    assert_eq!(figures.accepted, figures.refused + figures.failed + figures.joins, "each peer has its end: {figures:?}");
+    stopped
+}
+
+/// Bytes that tell their place: a lost, doubled or altered one shows.
+pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Panics whose words begin so are part of a test: they are not printed.
+pub const ON_PURPOSE: &str = "on purpose";
+
+/// Keeps panics that are part of a test out of the output.
+pub fn hush_panics_on_purpose() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let words = info.payload().downcast_ref::<&str>().copied().unwrap_or_default();
+            if !words.starts_with(ON_PURPOSE) {
+                usual(info);
+            }
+        }));
+    });
+}

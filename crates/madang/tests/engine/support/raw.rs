@@ -1,0 +1,221 @@
+//! Peers by hand: blocking sockets that share no code with the engine.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::PATIENCE;
+
+/// Frame kinds of the LAN wire.
+pub mod kind {
+    pub const GREETING: u8 = 1;
+    pub const WELCOME: u8 = 2;
+    pub const REFUSAL: u8 = 3;
+    pub const MESSAGE: u8 = 4;
+    pub const PING: u8 = 5;
+    pub const PONG: u8 = 6;
+    pub const GOODBYE: u8 = 7;
+}
+
+/// How a stream ended, and what came before.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Eof(Vec<u8>),
+    Reset,
+}
+
+pub struct Raw {
+    pub stream: TcpStream,
+}
+
+impl Raw {
+    #[track_caller]
+    pub fn connect(address: SocketAddr) -> Raw {
+        Raw::try_connect(address).expect("the server listens")
+    }
+
+    pub fn try_connect(address: SocketAddr) -> std::io::Result<Raw> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Raw { stream })
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a connected socket has an address")
+    }
+
+    #[track_caller]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    #[track_caller]
+    pub fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).expect("the server writes");
+        bytes
+    }
+
+    /// Reads to the stream's end.
+    #[track_caller]
+    pub fn ended(&mut self) -> Ended {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => Ended::Eof(bytes),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ended::Reset,
+            Err(error) => panic!("the stream neither goes on nor ends: {error}"),
+        }
+    }
+
+    /// Writes as much as the server and the kernels take, up to `most` bytes; answers how many.
+    pub fn flood(&mut self, bytes: &[u8], most: usize) -> usize {
+        self.stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a plain option");
+        let mut written = 0;
+        while written < most {
+            match self.stream.write(&bytes[..bytes.len().min(most - written)]) {
+                Ok(more) => written += more,
+                Err(_) => break,
+            }
+        }
+        self.stream.set_write_timeout(Some(PATIENCE)).expect("a plain option");
+        written
+    }
+
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("it is connected");
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a plain option");
+    }
+
+    // --- be32
+
+    #[track_caller]
+    pub fn be32(&mut self, payload: &[u8]) {
+        self.write(&be32_frame(payload));
+    }
+
+    #[track_caller]
+    pub fn be32_next(&mut self) -> Vec<u8> {
+        let len = u32::from_be_bytes(self.read(4).try_into().expect("four bytes"));
+        self.read(len as usize)
+    }
+
+    // --- LAN
+
+    #[track_caller]
+    pub fn lan(&mut self, kind: u8, payload: &[u8]) {
+        self.write(&lan_frame(kind, payload));
+    }
+
+    /// The next frame that is no ping.
+    #[track_caller]
+    pub fn lan_next(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let header = u32::from_le_bytes(self.read(4).try_into().expect("four bytes"));
+            let payload = self.read((header & 0x00ff_ffff) as usize);
+            let kind = (header >> 24) as u8;
+            if kind != kind::PING {
+                return (kind, payload);
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_message(&mut self) -> Vec<u8> {
+        let (kind, payload) = self.lan_next();
+        assert_eq!(kind, kind::MESSAGE, "{payload:?}");
+        payload
+    }
+
+    /// Greets and waits for the welcome; answers the session's id as the server says it.
+    #[track_caller]
+    pub fn join_lan(address: SocketAddr, hello: &Hello) -> (Raw, u64) {
+        let mut raw = Raw::connect(address);
+        raw.write(&hello.frame());
+        let id = raw.welcomed();
+        (raw, id)
+    }
+
+    #[track_caller]
+    pub fn welcomed(&mut self) -> u64 {
+        let (kind, _) = self.lan_next();
+        assert_eq!(kind, kind::GREETING);
+        let (kind, welcome) = self.lan_next();
+        assert_eq!((kind, welcome.len()), (kind::WELCOME, 16));
+        u64::from_le_bytes(welcome[..8].try_into().expect("eight bytes"))
+    }
+
+    /// The reason of the refusal that comes instead of a welcome; nothing comes behind it.
+    #[track_caller]
+    pub fn refused(&mut self) -> u8 {
+        let (mut kind, mut payload) = self.lan_next();
+        if kind == kind::GREETING {
+            (kind, payload) = self.lan_next();
+        }
+        assert_eq!(kind, kind::REFUSAL);
+        self.half_close();
+        assert_eq!(self.ended(), Ended::Eof(vec![]));
+        payload[0]
+    }
+}
+
+pub fn be32_frame(payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
+}
+
+pub fn lan_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let header = payload.len() as u32 | u32::from(kind) << 24;
+    [&header.to_le_bytes()[..], payload].concat()
+}
+
+/// A greeting, field by field.
+#[derive(Clone)]
+pub struct Hello {
+    pub magic: [u8; 4],
+    pub protocol: u16,
+    pub flags: u16,
+    pub app_version: u32,
+    pub frame_limit: u32,
+    pub incarnation: u64,
+    pub schema: u64,
+    pub service: &'static str,
+    pub node: &'static str,
+}
+
+impl Default for Hello {
+    fn default() -> Hello {
+        Hello {
+            magic: *b"MDNG",
+            protocol: 1,
+            flags: 0,
+            app_version: 1,
+            frame_limit: 1 << 20,
+            incarnation: 1,
+            schema: 0,
+            service: "raw",
+            node: "",
+        }
+    }
+}
+
+impl Hello {
+    pub fn frame(&self) -> Vec<u8> {
+        let mut payload = self.magic.to_vec();
+        payload.extend(self.protocol.to_le_bytes());
+        payload.extend(self.flags.to_le_bytes());
+        payload.extend(self.app_version.to_le_bytes());
+        payload.extend(self.frame_limit.to_le_bytes());
+        payload.extend(self.incarnation.to_le_bytes());
+        payload.extend(self.schema.to_le_bytes());
+        for name in [self.service, self.node] {
+            payload.extend((name.len() as u16).to_le_bytes());
+            payload.extend(name.as_bytes());
+        }
+        lan_frame(kind::GREETING, &payload)
+    }
+}
