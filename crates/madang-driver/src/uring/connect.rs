@@ -115,6 +115,9 @@ fn connect_token(conn: Conn) -> u64 {
     Token { conn, kind: OpKind::Connect }.to_u64()
 }
 
+/// Threads of the kernel that serve a ring.
+const WORKERS_MAX: u32 = 4;
+
 /// The ring's own file table: sockets in it need no descriptor of the process.
 pub(super) struct Files {
     /// Slots that the kernel gave us; places past them keep descriptors.
@@ -130,17 +133,16 @@ impl Files {
         let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
         let slots = connections_max.min(limit);
         // U17: not a reason to fail; the sockets stay where they are.
-        match ring.submitter().register_files_sparse(slots as u32) {
-            Ok(()) if slots < connections_max => {
-                tracing::warn!(slots, connections_max, "the ring's file table ends at RLIMIT_NOFILE");
-                Files { slots }
-            }
-            Ok(()) => Files { slots },
-            Err(error) => {
-                tracing::warn!(%error, "no file table of the ring's own: sockets use descriptors of the process");
-                Files { slots: 0 }
-            }
+        if let Err(error) = ring.submitter().register_files_sparse(slots as u32) {
+            tracing::warn!(%error, "no file table of the ring's own: sockets use descriptors of the process");
+            return Files { slots: 0 };
         }
+        if slots < connections_max {
+            tracing::warn!(slots, connections_max, "the ring's file table ends at RLIMIT_NOFILE");
+        }
+        // Half-closes of sockets in the table are done by threads of the kernel, which never block at it: a few are enough.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [0, WORKERS_MAX]);
+        Files { slots }
     }
 
     /// Moves a socket into the slot of its connection and closes the descriptor, if there is such a slot.

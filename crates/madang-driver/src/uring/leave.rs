@@ -12,6 +12,7 @@ use io_uring::types::{CancelBuilder, Fd, Fixed};
 use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::Uring;
+use super::recv::CANCELS_MAX;
 use super::table::{Life, Place};
 use crate::{Conn, Driver, Leaked, OpKind, Time, Token, Wait, host};
 
@@ -20,7 +21,12 @@ impl Uring {
         let entry = self.table.named(conn);
         assert!(entry.life == Life::Open, "{conn:?} is still connecting");
         assert!(!entry.sending, "{conn:?} has a send in flight: a half-close goes behind it");
-        self.shut_down(conn, Shutdown::Write);
+        match entry.socket {
+            // A failure means that the connection is gone already, which the receive tells.
+            Place::Process(ref descriptor) => drop(shutdown(descriptor, Shutdown::Write)),
+            Place::Ring => self.shut_down_in_ring(conn, libc::SHUT_WR),
+            Place::Nowhere => {}
+        }
     }
 
     pub(super) fn start_abort(&mut self, conn: Conn) {
@@ -28,13 +34,45 @@ impl Uring {
         if mem::replace(&mut entry.aborted, true) {
             return;
         }
+        entry.cancels = 0;
         let connecting = entry.life == Life::Connecting;
-        self.linger_zero(conn);
-        self.shut_down(conn, Shutdown::Both);
+        // A broken connection is gone already: its operations end by themselves.
+        if entry.broken.is_none() {
+            match entry.socket {
+                Place::Process(ref descriptor) => {
+                    // A failure means that the connection is gone already: there is nothing to reset, or to shut down.
+                    let _ = sockopt::set_socket_linger(descriptor, Some(Duration::ZERO));
+                    let _ = shutdown(descriptor, Shutdown::Both);
+                }
+                Place::Ring => {
+                    self.linger_zero(conn);
+                    self.call_off(conn);
+                }
+                Place::Nowhere => {}
+            }
+        }
         if connecting {
             self.cancel_connect(conn);
         }
         self.abort_recv(conn);
+    }
+
+    /// Ends the operations of an aborted socket that is in the ring's table. A shutdown would do it too, but the kernel hands
+    /// that to a thread of its own, and aborts come in thousands. A cancel may miss an operation that is just being worked
+    /// on, and whoever is missed again is shut down.
+    fn call_off(&mut self, conn: Conn) {
+        let entry = self.table.named(conn);
+        if !(entry.sending || entry.recv_armed) {
+            return;
+        }
+        if entry.cancels < CANCELS_MAX {
+            entry.cancels += 1;
+            let everything = CancelBuilder::fd(Fixed(conn.index() as u32)).all();
+            self.chore(conn, OpKind::Cancel, opcode::AsyncCancel2::new(everything).build());
+        } else if entry.cancels == CANCELS_MAX {
+            entry.cancels += 1;
+            self.shut_down_in_ring(conn, libc::SHUT_RDWR);
+        }
     }
 
     pub(super) fn start_retire(&mut self, conn: Conn) {
@@ -76,10 +114,12 @@ impl Uring {
             return;
         };
         entry.chores -= 1;
-        if kind == OpKind::Cancel {
-            self.on_recv_cancelled(conn, result);
+        match (kind, entry.life) {
+            (_, Life::Retired) => self.release_if_quiet(conn),
+            (OpKind::Cancel, Life::Open) if !entry.aborted => self.on_recv_cancelled(conn, result),
+            (OpKind::Cancel, Life::Open) if matches!(entry.socket, Place::Ring) => self.call_off(conn),
+            _ => {}
         }
-        self.release_if_quiet(conn);
     }
 
     fn release_if_quiet(&mut self, conn: Conn) {
@@ -92,28 +132,15 @@ impl Uring {
     }
 
     fn linger_zero(&mut self, conn: Conn) {
-        match &self.table.named(conn).socket {
-            // A failure means that the connection is gone already: there is nothing to reset.
-            Place::Process(descriptor) => drop(sockopt::set_socket_linger(descriptor, Some(Duration::ZERO))),
-            Place::Ring if self.features.option_commands => {
-                let (target, flags) = self.table.named(conn).target(conn.index());
-                self.chore(conn, OpKind::Option, linger_zero(target, flags));
-            }
-            Place::Ring | Place::Nowhere => {}
+        if self.features.option_commands {
+            let (target, flags) = self.table.named(conn).target(conn.index());
+            self.chore(conn, OpKind::Option, linger_zero(target, flags));
         }
     }
 
-    fn shut_down(&mut self, conn: Conn, how: Shutdown) {
-        match &self.table.named(conn).socket {
-            // A failure means that the connection is gone already, which its operations tell.
-            Place::Process(descriptor) => drop(shutdown(descriptor, how)),
-            Place::Ring => {
-                let (target, flags) = self.table.named(conn).target(conn.index());
-                let how = if matches!(how, Shutdown::Write) { libc::SHUT_WR } else { libc::SHUT_RDWR };
-                self.chore(conn, OpKind::Shutdown, opcode::Shutdown::new(target, how).build().flags(flags));
-            }
-            Place::Nowhere => {}
-        }
+    fn shut_down_in_ring(&mut self, conn: Conn, how: i32) {
+        let (target, flags) = self.table.named(conn).target(conn.index());
+        self.chore(conn, OpKind::Shutdown, opcode::Shutdown::new(target, how).build().flags(flags));
     }
 
     pub(super) fn end(&mut self, patience: Duration) -> Leaked {

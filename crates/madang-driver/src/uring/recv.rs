@@ -26,7 +26,7 @@ const RECV_BYTES_MAX: u32 = 16 * 1024;
 
 /// A cancel that found nothing is tried once more: some kernels looked in the wrong place for an operation that was being
 /// worked on (U05).
-const CANCELS_MAX: u8 = 2;
+pub(super) const CANCELS_MAX: u8 = 2;
 
 impl Uring {
     pub(super) fn start_recv(&mut self, conn: Conn) -> Result<(), Full> {
@@ -49,7 +49,7 @@ impl Uring {
         let entry = self.table.named(conn);
         if entry.recv == Recv::On && !entry.aborted {
             entry.recv = Recv::Paused;
-            if entry.recv_armed && entry.recv_cancels == 0 {
+            if entry.recv_armed && entry.cancels == 0 {
                 self.cancel_recv(conn);
             }
         }
@@ -117,12 +117,12 @@ impl Uring {
         }
     }
 
+    /// A pause's cancel completed, for what that is worth.
     pub(super) fn on_recv_cancelled(&mut self, conn: Conn, result: i32) {
-        if let Some(entry) = self.table.meant(conn) {
-            let missed = result == -libc::ENOENT || result == -libc::EALREADY;
-            if missed && entry.recv == Recv::Paused && entry.recv_armed && entry.recv_cancels < CANCELS_MAX {
-                self.cancel_recv(conn);
-            }
+        let entry = self.table.named(conn);
+        let missed = result == -libc::ENOENT || result == -libc::EALREADY;
+        if missed && entry.recv == Recv::Paused && entry.recv_armed && entry.cancels < CANCELS_MAX {
+            self.cancel_recv(conn);
         }
     }
 
@@ -186,6 +186,9 @@ impl Uring {
                 return None;
             }
         };
+        if let RecvEnd::Error(error) = end {
+            entry.note_broken(error);
+        }
         entry.recv = if end == RecvEnd::NoBuffers { Recv::Idle } else { Recv::Over };
         self.no_buffers += u64::from(end == RecvEnd::NoBuffers);
         Some(Completion::RecvEnded { conn, end })
@@ -224,12 +227,12 @@ impl Uring {
     fn armed(&mut self, conn: Conn) {
         let entry = self.table.named(conn);
         entry.recv_armed = true;
-        entry.recv_cancels = 0;
+        entry.cancels = 0;
         self.in_flight += 1;
     }
 
     fn cancel_recv(&mut self, conn: Conn) {
-        self.table.named(conn).recv_cancels += 1;
+        self.table.named(conn).cancels += 1;
         let submission = opcode::AsyncCancel::new(recv_token(conn)).build();
         self.chore(conn, OpKind::Cancel, submission);
     }
@@ -264,6 +267,7 @@ fn after(broken: Option<NetError>, end: RecvEnd) -> RecvEnd {
 
 /// Memory for what came during pauses. Grows with the pauses that are on, and keeps a few blocks for the next ones.
 pub(super) struct KeptMemory {
+    #[expect(clippy::vec_box, reason = "the boxes move into places of the table and back")]
     spare: Vec<Box<Kept>>,
     /// Lent in this turn. Valid until the next poll, when all loans are back.
     lent: Vec<Vec<u8>>,

@@ -55,8 +55,8 @@ impl Uring {
         entry.sending = false;
         let outgoing = std::mem::take(&mut entry.outgoing);
         let result = usize::try_from(result).map_err(|_| NetError::from_result(result));
-        if let Err(error @ (NetError::Reset | NetError::Aborted | NetError::TimedOut)) = result {
-            entry.broken = Some(error);
+        if let Err(error) = result {
+            entry.note_broken(error);
         }
         Some(Completion::Sent { conn, outgoing, result })
     }
@@ -69,7 +69,7 @@ fn token(conn: Conn) -> u64 {
 /// Lists of pieces for the sends that the kernel has not taken yet.
 #[derive(Default)]
 pub(super) struct Gathers {
-    /// Boxed: a queued submission points at its list while the pool grows.
+    #[expect(clippy::vec_box, reason = "a queued submission points at its list while the pool grows")]
     lists: Vec<Box<Gather>>,
     used: usize,
 }

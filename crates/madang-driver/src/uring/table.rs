@@ -15,12 +15,13 @@ pub(super) struct Entry {
     pub(super) recv: Recv,
     /// A multishot receive of this place is in the kernel's hands.
     pub(super) recv_armed: bool,
-    /// Cancels submitted against the armed receive.
-    pub(super) recv_cancels: u8,
+    /// Cancels submitted against the armed receive, or since the abort.
+    pub(super) cancels: u8,
     /// `outgoing` is in the kernel's hands.
     pub(super) sending: bool,
     pub(super) aborted: bool,
-    /// What broke the connection, as a send was told. The kernel tells it once: a receive then sees an end like any other.
+    /// What broke the connection, as one of its operations was told. The kernel tells it once: a receive that comes after a
+    /// send sees an end like any other.
     pub(super) broken: Option<NetError>,
     /// Stands in the ready list, to be told what was kept.
     pub(super) resuming: bool,
@@ -79,7 +80,7 @@ impl Entry {
             life: Life::Free,
             recv: Recv::Idle,
             recv_armed: false,
-            recv_cancels: 0,
+            cancels: 0,
             sending: false,
             aborted: false,
             broken: None,
@@ -97,6 +98,13 @@ impl Entry {
             Place::Process(descriptor) => (Fd(descriptor.as_raw_fd()), Flags::empty()),
             Place::Ring => (Fd(index as RawFd), Flags::FIXED_FILE),
             Place::Nowhere => unreachable!("a connection that is named has a socket"),
+        }
+    }
+
+    /// Notes an error after which the connection is no more.
+    pub(super) fn note_broken(&mut self, error: NetError) {
+        if matches!(error, NetError::Reset | NetError::Aborted | NetError::TimedOut) {
+            self.broken = Some(error);
         }
     }
 
