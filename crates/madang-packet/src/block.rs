@@ -33,7 +33,8 @@ pub(crate) struct Header {
 pub(crate) struct Fields {
     pub(crate) start: u32,
     pub(crate) end: u32,
-    /// Where writing has to stop and think: the end of the block or of the packet's limit, whichever comes first.
+    /// Where writing has to stop and think: the end of the block or of the packet's limit, whichever comes first; the
+    /// end of what was written once a write is missing. Never before `end`.
     pub(crate) stop: u32,
     /// The most bytes of content (what was prepended does not count).
     pub(crate) limit: u32,
@@ -119,7 +120,7 @@ impl Block {
         // SAFETY: as the caller promises.
         let (header, class, state) = unsafe { (self.header(), self.class(), self.fields().state) };
         debug_assert_eq!(state, IDLE, "only an idle block is taken");
-                header.refs.store(1, Ordering::Relaxed);
+        header.refs.store(1, Ordering::Relaxed);
         header.link.with_mut(|link| {
             // SAFETY: the caller is the only hand.
             unsafe { *link = owner.as_ptr().cast() }
@@ -144,7 +145,7 @@ impl Block {
     /// The block is out, and the caller its last hand.
     #[inline(always)]
     pub(crate) unsafe fn shut(self) -> NonNull<Core> {
-                // SAFETY: the caller is the last hand; the header of a block that is out names its pool.
+        // SAFETY: the caller is the last hand; the header of a block that is out names its pool.
         unsafe {
             let header = self.header();
             debug_assert_eq!(self.fields().state, OUT, "a block is returned once");
@@ -229,10 +230,13 @@ impl Block {
 }
 
 impl Fields {
-    /// Sets `stop` from the limit and the block's end.
+    /// Sets `stop` from the limit and the block's end, or right here when a write is missing already.
     pub(crate) fn find_stop(&mut self) {
         let end_of_block = block_bytes(self.class as usize);
-        self.stop = end_of_block.min(CONTENT_START + self.limit as usize) as u32;
+        self.stop = match self.flags {
+            0 => end_of_block.min(CONTENT_START + self.limit as usize) as u32,
+            _ => self.end,
+        };
     }
 
     #[inline(always)]

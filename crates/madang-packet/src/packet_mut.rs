@@ -20,8 +20,8 @@ use crate::packet::Packet;
 /// The typed writers append little-endian values and answer `self`, so that they chain; they cannot fail at the call. A
 /// write that would pass the [`limit`](PacketMut::limit) writes nothing and is remembered:
 /// [`is_too_long`](PacketMut::is_too_long). One that needs a larger block, which the pool refuses, likewise:
-/// [`is_exhausted`](PacketMut::is_exhausted). Both stay with the packet when it is frozen, so whoever is about to send it
-/// asks once, at the end.
+/// [`is_exhausted`](PacketMut::is_exhausted). From then on nothing more is written, so that what there is, is always a
+/// clean beginning. Both stay with the packet when it is frozen: whoever is about to send it asks once, at the end.
 ///
 /// ```
 /// # use madang_packet::{Depot, PoolSettings};
@@ -104,11 +104,10 @@ impl PacketMut {
     pub fn set_limit(&mut self, limit: usize) {
         self.edit(|fields| {
             fields.limit = limit.min(PACKET_BYTES_MAX) as u32;
-            fields.find_stop();
-            if fields.end > fields.stop {
-                fields.stop = fields.end;
+            if fields.end as usize > CONTENT_START + fields.limit as usize {
                 fields.flags |= TOO_LONG;
             }
+            fields.find_stop();
         });
     }
 
@@ -143,7 +142,11 @@ impl PacketMut {
 
     /// Keeps the first `len` bytes; does nothing when there are not more.
     pub fn truncate(&mut self, len: usize) {
-        self.edit(|fields| fields.end = fields.end.min(fields.start.saturating_add(clamp(len))));
+        self.edit(|fields| {
+            let len = len.min(fields.len()) as u32;
+            fields.end = fields.start + len;
+            fields.find_stop();
+        });
     }
 
     /// Forgets what was written, and that something was too long. The limit stays.
@@ -203,8 +206,12 @@ impl PacketMut {
     #[cold]
     #[inline(never)]
     fn claim_slowly(&mut self, count: usize) -> Option<*mut u8> {
-        let content = self.fields().end as usize - CONTENT_START;
-        match content.checked_add(count) {
+        let fields = self.fields();
+        if fields.flags != 0 {
+            return None;
+        }
+        let end = (fields.end as usize).checked_add(count);
+        match end.map(|end| end.saturating_sub(CONTENT_START)) {
             Some(content) if content <= self.limit() => self.grow(content)?,
             _ => {
                 self.mark(TOO_LONG);
@@ -251,7 +258,10 @@ impl PacketMut {
     }
 
     fn mark(&mut self, flag: u8) {
-        self.edit(|fields| fields.flags |= flag);
+        self.edit(|fields| {
+            fields.flags |= flag;
+            fields.find_stop();
+        });
     }
 
     fn block_end(&self) -> usize {
@@ -323,8 +333,4 @@ pub struct NoHeadroom {
     pub asked: usize,
     /// Bytes that there are.
     pub headroom: usize,
-}
-
-fn clamp(len: usize) -> u32 {
-    len.min(u32::MAX as usize) as u32
 }

@@ -96,7 +96,8 @@ fn a_panic_in_constructor_or_reset_loses_no_place() {
     assert!(pool.take().is_some());
 
     let failures = AtomicUsize::new(1);
-    let pool = Pool::construct_each(1, move || assert_ne!(failures.swap(0, Ordering::Relaxed), 1, "on purpose"));
+    let pool =
+        Pool::construct_each(1, move || assert_ne!(failures.swap(0, Ordering::Relaxed), 1, "on purpose"));
     assert!(catch_unwind(AssertUnwindSafe(|| pool.take())).is_err());
     assert!(pool.take().is_some());
 }

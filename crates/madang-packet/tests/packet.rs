@@ -4,7 +4,9 @@
 
 use std::sync::LazyLock;
 
-use madang_packet::{Depot, HEADROOM, NoHeadroom, PACKET_BYTES_MAX, Packet, PacketMut, PoolSettings, TAILROOM};
+use madang_packet::{
+    Depot, HEADROOM, NoHeadroom, PACKET_BYTES_MAX, Packet, PacketMut, PoolSettings, TAILROOM,
+};
 
 /// A packet of a pool that all tests share.
 fn packet(capacity: usize) -> PacketMut {
@@ -71,7 +73,11 @@ fn a_packet_holds_what_it_was_made_for_in_place() {
         assert!(packet.capacity() >= capacity, "{capacity}");
         assert_eq!(packet.headroom(), HEADROOM);
         packet.bytes(&vec![7; capacity]);
-        assert_eq!((packet.len(), packet.as_ptr()), (capacity, at), "grew though it was promised room: {capacity}");
+        assert_eq!(
+            (packet.len(), packet.as_ptr()),
+            (capacity, at),
+            "grew though it was promised room: {capacity}"
+        );
         assert!(packet.tailroom() >= TAILROOM, "{capacity}");
     }
     assert!(Depot::new(PoolSettings::default()).packet(PACKET_BYTES_MAX + 1).is_err());

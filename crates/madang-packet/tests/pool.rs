@@ -33,7 +33,11 @@ fn figures_say_what_is_out_by_class() {
     drop(held);
     let figures = depot.figures();
     assert_eq!(blocks(figures), (0, 0));
-    assert_eq!((figures.classes[14].capacity, figures.classes[14].high_water), (0, 1), "large ones go at once");
+    assert_eq!(
+        (figures.classes[14].capacity, figures.classes[14].high_water),
+        (0, 1),
+        "large ones go at once"
+    );
     assert_eq!((figures.classes[0].capacity, figures.classes[0].high_water), (511, 3));
     assert_eq!(figures.high_water_bytes, 3 * 128 + 2 * 4160 + (1 << 20) + 64);
 }
