@@ -47,12 +47,14 @@ pub(crate) enum Word {
 pub(crate) enum Report {
     /// A greeting was fine: may it have a place?
     Proven { shard: usize, embryo: EmbryoKey, node: Arc<Node> },
-    /// An embryo ended before it was proven.
+    /// An embryo ended without becoming a session.
     EmbryoGone { shard: usize },
     /// A granted place was not used: the peer was gone.
-    PlaceUnused { shard: usize },
-    /// A session of a node with a name has joined.
-    NodeJoined { node: Arc<Node>, id: SessionId },
+    PlaceUnused,
+    /// A connection that took its place at the door ended without becoming a session.
+    NotJoined { shard: usize },
+    /// An embryo became a session; of which node, if it has a name.
+    Joined { node: Option<(Arc<Node>, SessionId)> },
     /// A session began to leave: its place is free for another, within the slack.
     Leaving,
     /// A session left.

@@ -5,30 +5,35 @@
 //!
 //! ```text
 //!   accept ─► filter ─► on_connection_request ─► room? ─► a shard ─► (greeting) ─► Proven ─► Place
-//!                                                            └─ Leaving, Left, EmbryoGone, PlaceUnused ◄─┘
+//!                                                            └─ Leaving, Left, EmbryoGone, Joined … ◄─┘
 //! ```
 
+mod doorstep;
 mod nodes;
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use madang_driver::{Driver, Incoming, Listener};
 use madang_wire::lan::RefusalReason;
 
+use self::doorstep::{Doorstep, Knock};
 use self::nodes::Nodes;
 use crate::error::ErrorKind;
 use crate::figures::Count;
-use crate::letters::{Report, Word};
-use crate::shard::Core;
+use crate::letters::{EmbryoKey, Report, Word};
+use crate::shard::{Core, Timer};
 use crate::user::{Content, stranger};
-use crate::{Admission, LeaveReason, Settings};
+use crate::{Admission, LeaveReason, Node, Settings};
 
 pub(crate) struct Gate {
     door: Door,
     /// Peers greet before they have a place.
     greets: bool,
     places: Places,
+    doorstep: Doorstep,
+    /// Peers that were given to a shard and are not joined, those with a place included.
     embryos: usize,
     embryos_max: usize,
     /// Connections that each shard was given and has not reported gone.
@@ -70,6 +75,7 @@ impl Gate {
                 sessions_max: settings.max_sessions,
                 slots: settings.slots_per_shard(),
             },
+            doorstep: Doorstep::new(settings.slack()),
             embryos: 0,
             embryos_max: settings.embryos_max,
             load: vec![0; settings.workers],
@@ -82,11 +88,14 @@ impl Gate {
         core.counters.add(Count::Accepted, 1);
         if !self.admits(&incoming, core, content) {
             core.counters.add(Count::Refused, 1);
-            return;
+        } else if !self.greets {
+            self.knock(Knock::Incoming(incoming), core);
+        } else if self.embryos < self.embryos_max {
+            self.embryos += 1;
+            self.give(incoming, core);
+        } else {
+            self.full(Knock::Incoming(incoming), core);
         }
-        let shard = self.least_loaded();
-        self.load[shard] += 1;
-        core.fabric.mailboxes[shard].control(Word::Adopt { incoming, placed: !self.greets });
     }
 
     fn admits(&mut self, incoming: &Incoming, core: &mut Core, content: &Content) -> bool {
@@ -101,24 +110,77 @@ impl Gate {
         let peer = stranger(remote, incoming.local());
         // A filter that panics lets nobody in.
         match catch_unwind(AssertUnwindSafe(|| content.on_connection_request(&peer))) {
-            Ok(Admission::Accept) => {}
-            Ok(Admission::Refuse) => return false,
+            Ok(Admission::Accept) => true,
+            Ok(Admission::Refuse) => false,
             Err(panic) => {
                 core.error_of(ErrorKind::Panic(crate::offload::panic_text(&*panic)), None, Some(remote));
-                return false;
+                false
             }
         }
-        let room = if self.greets {
-            let room = self.embryos < self.embryos_max;
-            self.embryos += usize::from(room);
-            room
-        } else {
-            self.places.take()
-        };
-        if !room {
-            core.error_of(ErrorKind::ServerFull, None, Some(remote));
+    }
+
+    /// Hands a socket to the shard where it will stay.
+    fn give(&mut self, incoming: Incoming, core: &mut Core) {
+        let shard = self.least_loaded();
+        self.load[shard] += 1;
+        core.fabric.mailboxes[shard].control(Word::Adopt { incoming, placed: !self.greets });
+    }
+
+    /// Somebody wants a place: he gets it, or waits for one behind those who wait already, or hears that there is none.
+    fn knock(&mut self, knock: Knock, core: &mut Core) {
+        if self.doorstep.is_empty() && self.places.take() {
+            return self.enter(knock, core);
         }
-        room
+        match self.doorstep.wait(core.now, knock) {
+            Ok(until) => {
+                core.timers.set(until, Timer::Doorstep);
+            }
+            Err(knock) => self.full(knock, core),
+        }
+    }
+
+    /// A place is taken for him.
+    fn enter(&mut self, knock: Knock, core: &mut Core) {
+        match knock {
+            Knock::Incoming(incoming) => self.give(incoming, core),
+            Knock::Proven { shard, embryo, .. } => {
+                core.fabric.mailboxes[shard].control(Word::Place { embryo, answer: Ok(()) });
+            }
+        }
+    }
+
+    /// There is no place for him.
+    fn full(&mut self, knock: Knock, core: &mut Core) {
+        let remote = match &knock {
+            Knock::Incoming(incoming) => Some(incoming.peer()),
+            Knock::Proven { .. } => None,
+        };
+        core.error_of(ErrorKind::ServerFull, None, remote);
+        self.turn_away(knock, RefusalReason::Full, core);
+    }
+
+    fn turn_away(&mut self, knock: Knock, reason: RefusalReason, core: &mut Core) {
+        match knock {
+            Knock::Incoming(_) => core.counters.add(Count::Refused, 1),
+            Knock::Proven { shard, embryo, .. } => {
+                core.fabric.mailboxes[shard].control(Word::Place { embryo, answer: Err(reason) });
+            }
+        }
+    }
+
+    /// A place came free: those on the doorstep come first.
+    fn serve_doorstep(&mut self, core: &mut Core) {
+        while !self.doorstep.is_empty() && self.places.take() {
+            let first = self.doorstep.first().expect("somebody waits");
+            self.enter(first, core);
+        }
+    }
+
+    /// Patience on the doorstep is over for somebody.
+    pub(crate) fn doorstep_overdue(&mut self, core: &mut Core) {
+        while let Some(knock) = self.doorstep.overdue(core.now) {
+            self.full(knock, core);
+        }
     }
 
     fn least_loaded(&self) -> usize {
@@ -129,22 +191,30 @@ impl Gate {
     /// A shard tells what became of somebody.
     pub(crate) fn reported(&mut self, report: Report, core: &mut Core) {
         match report {
-            Report::Proven { shard, embryo, node } => {
-                let answer = self.place(&node, core);
-                core.fabric.mailboxes[shard].control(Word::Place { embryo, answer });
-            }
+            Report::Proven { shard, embryo, node } => self.proven(shard, embryo, node, core),
             Report::EmbryoGone { shard } => {
                 self.embryos -= 1;
                 self.load[shard] -= 1;
             }
-            Report::PlaceUnused { shard } => {
+            Report::PlaceUnused => {
+                self.places.taken -= 1;
+                self.serve_doorstep(core);
+            }
+            Report::NotJoined { shard } => {
                 self.places.taken -= 1;
                 self.load[shard] -= 1;
+                self.serve_doorstep(core);
             }
-            Report::NodeJoined { node, id } => self.nodes.joined(&node, id),
+            Report::Joined { node } => {
+                self.embryos -= 1;
+                if let Some((node, id)) = node {
+                    self.nodes.joined(&node, id);
+                }
+            }
             Report::Leaving => {
                 self.places.taken -= 1;
                 self.places.leaving += 1;
+                self.serve_doorstep(core);
             }
             Report::Left { shard, node } => {
                 self.places.leaving -= 1;
@@ -152,34 +222,38 @@ impl Gate {
                 if let Some((node, id)) = node {
                     self.nodes.left(&node, id);
                 }
+                self.serve_doorstep(core);
             }
         }
     }
 
-    /// A place for a peer that has greeted. An older life of its node makes way, if there is one.
-    fn place(&mut self, node: &crate::Node, core: &mut Core) -> Result<(), RefusalReason> {
-        if !matches!(self.door, Door::Open(_)) {
-            return Err(RefusalReason::Draining);
-        }
-        if !node.name.is_empty() {
-            let older = self.nodes.admit(node)?;
-            for id in older {
-                core.fabric.disconnect(id, LeaveReason::Superseded);
+    /// A peer has greeted and wants a place. An older life of its node makes way, if there is one.
+    fn proven(&mut self, shard: usize, embryo: EmbryoKey, node: Arc<Node>, core: &mut Core) {
+        let older = if matches!(self.door, Door::Open(_)) {
+            if node.name.is_empty() { Ok(Vec::new()) } else { self.nodes.admit(&node) }
+        } else {
+            Err(RefusalReason::Draining)
+        };
+        let knock = Knock::Proven { shard, embryo, node };
+        match older {
+            Ok(older) => {
+                for id in older {
+                    core.fabric.disconnect(id, LeaveReason::Superseded);
+                }
+                self.knock(knock, core);
             }
+            Err(reason) => self.turn_away(knock, reason, core),
         }
-        if !self.places.take() {
-            core.error_of(ErrorKind::ServerFull, None, None);
-            return Err(RefusalReason::Full);
-        }
-        self.embryos -= 1;
-        Ok(())
     }
 
     /// Closes the listener: nobody comes in any more.
-    pub(crate) fn close(&mut self, driver: &mut impl Driver) {
+    pub(crate) fn close(&mut self, driver: &mut impl Driver, core: &mut Core) {
         if let Door::Open(listener) = self.door {
             self.door = Door::Closing;
             driver.unlisten(listener);
+        }
+        while let Some(knock) = self.doorstep.first() {
+            self.turn_away(knock, RefusalReason::Draining, core);
         }
     }
 
@@ -195,7 +269,11 @@ impl Gate {
     /// Whether all counts are back to nothing.
     #[cfg(feature = "simulation")]
     pub(crate) fn is_balanced(&self) -> bool {
-        self.places.taken == 0 && self.places.leaving == 0 && self.embryos == 0 && self.load.iter().all(|load| *load == 0)
+        self.doorstep.is_empty()
+            && self.places.taken == 0
+            && self.places.leaving == 0
+            && self.embryos == 0
+            && self.load.iter().all(|load| *load == 0)
     }
 }
 
@@ -206,7 +284,9 @@ pub(crate) fn is_inside(ip: IpAddr, settings: &Settings) -> bool {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     };
-    private || settings.allow_public || settings.allowed_peers.iter().any(|allowed| allowed.to_canonical() == ip)
+    private
+        || settings.allow_public
+        || settings.allowed_peers.iter().any(|allowed| allowed.to_canonical() == ip)
 }
 
 #[cfg(test)]
@@ -215,9 +295,20 @@ mod tests {
 
     #[test]
     fn n3_only_inside_addresses_are_inside() {
-        let settings = Settings { allowed_peers: vec!["203.0.113.9".parse().unwrap()], ..Settings::default() };
-        let check = |ip: &str, inside: bool| assert_eq!(is_inside(ip.parse().unwrap(), &settings), inside, "{ip}");
-        for ip in ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.1.1", "::1", "fd00::1"] {
+        let settings =
+            Settings { allowed_peers: vec!["203.0.113.9".parse().unwrap()], ..Settings::default() };
+        let check =
+            |ip: &str, inside: bool| assert_eq!(is_inside(ip.parse().unwrap(), &settings), inside, "{ip}");
+        for ip in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "::1",
+            "fd00::1",
+        ] {
             check(ip, true);
         }
         for ip in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {

@@ -30,6 +30,8 @@ pub(crate) enum Timer {
     Content { local: u32, id: SessionId, key: u64 },
     /// A link may be tried again.
     Reconnect { link: u32 },
+    /// Somebody has waited long enough for a place.
+    Doorstep,
 }
 
 /// Where a session is.

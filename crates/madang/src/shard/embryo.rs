@@ -64,7 +64,7 @@ pub(super) struct Embryo {
     /// The longest message that the peer takes.
     send_limit: u32,
     link: Option<u32>,
-    /// The gate counts a place for it already.
+    /// The gate counts a place for it.
     placed: bool,
 }
 
@@ -145,7 +145,7 @@ impl<D: Driver> Shard<D> {
     fn not_adopted(&mut self, placed: bool) {
         self.core.counters.add(Count::Failed, 1);
         let shard = self.core.shard;
-        self.core.fabric.report(if placed { Report::PlaceUnused { shard } } else { Report::EmbryoGone { shard } });
+        self.core.fabric.report(if placed { Report::NotJoined { shard } } else { Report::EmbryoGone { shard } });
     }
 
     /// Starts the connection of a link.
@@ -373,7 +373,6 @@ impl<D: Driver> Shard<D> {
 
     /// The gate's answer.
     pub(super) fn placed(&mut self, key: EmbryoKey, answer: Result<(), RefusalReason>) {
-        let shard = self.core.shard;
         let waiting = self.embryos.by_key(key).is_some_and(|embryo| embryo.stage == Stage::ExpectPlace);
         match answer {
             Ok(()) if waiting => {
@@ -381,7 +380,7 @@ impl<D: Driver> Shard<D> {
                 debug_assert_eq!(embryo.lan.expect(), lan::Expect::Traffic, "it has greeted");
                 self.promote(embryo);
             }
-            Ok(()) => self.core.fabric.report(Report::PlaceUnused { shard }),
+            Ok(()) => self.core.fabric.report(Report::PlaceUnused),
             Err(reason) if waiting => self.refuse(key.index, reason),
             Err(_) => {}
         }
@@ -511,8 +510,13 @@ impl<D: Driver> Shard<D> {
                 self.links.note(link, why);
                 self.link_down(link);
             }
-            None if embryo.placed => self.core.fabric.report(Report::PlaceUnused { shard: self.core.shard }),
-            None => self.core.fabric.report(Report::EmbryoGone { shard: self.core.shard }),
+            None if self.core.fabric.protocol.greets() => {
+                self.core.fabric.report(Report::EmbryoGone { shard: self.core.shard });
+                if embryo.placed {
+                    self.core.fabric.report(Report::PlaceUnused);
+                }
+            }
+            None => self.core.fabric.report(Report::NotJoined { shard: self.core.shard }),
         }
     }
 
@@ -596,8 +600,9 @@ impl<D: Driver> Shard<D> {
         }
         if let Some(link) = link {
             self.links.up(link, id);
-        } else if let Some(node) = peer.node.clone().filter(|node| !node.name.is_empty()) {
-            self.core.fabric.report(Report::NodeJoined { node, id });
+        } else if greets {
+            let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
+            self.core.fabric.report(Report::Joined { node });
         }
         self.join(local, id, &peer);
         if self.core.takes(local, id) {

@@ -136,7 +136,7 @@ impl<D: Driver> Shard<D> {
         stopping.deadline = stopping.deadline.min(deadline);
         if first {
             if let Some(gate) = &mut self.gate {
-                gate.close(&mut self.driver);
+                gate.close(&mut self.driver, &mut self.core);
             }
             self.links_stop();
             self.embryos_stop();

@@ -31,6 +31,11 @@ impl<D: Driver> Shard<D> {
                     }
                 }
                 Timer::Reconnect { link } => self.link_dial(link),
+                Timer::Doorstep => {
+                    if let Some(gate) = &mut self.gate {
+                        gate.doorstep_overdue(&mut self.core);
+                    }
+                }
             }
             self.settle();
         }

@@ -1,0 +1,60 @@
+//! Those who came while every place was taken, for a moment.
+//!
+//! A client that closes and comes back at once is here before its old session's end was noticed: the new connection and
+//! the old one's end arrive in any order, often on different shards. So whoever finds no place waits on the doorstep for
+//! places that come free, in order and for so short a time that nobody takes it for a queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_driver::{Incoming, Time};
+
+use crate::Node;
+use crate::letters::EmbryoKey;
+
+/// The end of a connection that lies in our kernel is noticed within a turn of its shard: a few milliseconds, many times
+/// that on a machine that is too busy.
+pub(super) const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Who waits: with a framing that greets, the greeting was fine.
+pub(super) enum Knock {
+    Incoming(Incoming),
+    Proven { shard: usize, embryo: EmbryoKey, node: Arc<Node> },
+}
+
+/// The doorstep; as large as the slack, since more sessions than that cannot be on their way out.
+pub(super) struct Doorstep {
+    waiting: VecDeque<(Time, Knock)>,
+    most: usize,
+}
+
+impl Doorstep {
+    pub(super) fn new(most: usize) -> Doorstep {
+        Doorstep { waiting: VecDeque::new(), most }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes somebody in, if there is room; gives him back otherwise.
+    pub(super) fn wait(&mut self, now: Time, knock: Knock) -> Result<Time, Knock> {
+        if self.waiting.len() >= self.most {
+            return Err(knock);
+        }
+        let until = now + PATIENCE;
+        self.waiting.push_back((until, knock));
+        Ok(until)
+    }
+
+    /// Who came first.
+    pub(super) fn first(&mut self) -> Option<Knock> {
+        self.waiting.pop_front().map(|(_, knock)| knock)
+    }
+
+    /// Who came first, if his time is over.
+    pub(super) fn overdue(&mut self, now: Time) -> Option<Knock> {
+        (self.waiting.front()?.0 <= now).then(|| self.first())?
+    }
+}
