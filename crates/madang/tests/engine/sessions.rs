@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use madang::{Answer, DriverChoice, SessionId};
 
-use crate::support::{Ended, Hello, PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish, lan, pattern};
+use crate::support::{Hello, PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish, lan, pattern};
 
 each_driver! {
     s05_a_stale_or_invented_id_is_gone_and_harms_nobody,
@@ -231,7 +231,8 @@ fn k11_peers_that_die_before_accept_cost_nothing(driver: DriverChoice) {
     drop(holder);
     eventually("the dead are gone", || server.figures().sessions == 1 && server.figures().sessions_leaving == 0);
     let figures = server.figures();
-    assert_eq!(figures.accepted, 62, "{figures:?}");
+    // A driver may notice already at accept that nobody is there any more.
+    assert!((2..=62).contains(&figures.accepted), "{figures:?}");
     assert_eq!(figures.joins, figures.left() + 1, "{figures:?}");
     assert!(figures.errors <= 62, "at most an error for each: {figures:?}");
     finish(server, &watch);
@@ -319,7 +320,7 @@ fn s15_a_full_mailbox_says_so_and_a_disconnect_needs_no_room_in_it(driver: Drive
     assert_eq!(remote.send(busy_id, remote.packet(b"late")), Answer::Gone);
     drop(go);
     assert_eq!(watch.leave(busy_id).reason, madang::LeaveReason::Disconnected(3));
-    assert_eq!(busy.ended(), Ended::Reset);
+    assert!(busy.is_cut());
     for number in 0..16 {
         assert_eq!(watch.event(id), number, "what was queued is delivered, and nothing else");
     }

@@ -69,6 +69,12 @@ impl Raw {
         }
     }
 
+    /// Whether the stream ends now, in whatever way: an abort is a reset, but the reader may see an end of stream before.
+    #[track_caller]
+    pub fn is_cut(&mut self) -> bool {
+        matches!(self.ended(), Ended::Reset | Ended::Eof(_))
+    }
+
     /// Writes as much as the server and the kernels take, up to `most` bytes; answers how many.
     pub fn flood(&mut self, bytes: &[u8], most: usize) -> usize {
         self.stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a plain option");
