@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `serve` | an echo server, with the settings of a file |
 //! | `dummy` | many simple clients that judge an echo server |
+//! | `load` | as much traffic as an echo server takes, and its latencies |
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -13,10 +14,6 @@
 
 mod dummy;
 mod framing;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the load command comes with the engine's client; its arithmetic is here")
-)]
 mod load;
 mod log;
 mod process;
@@ -44,12 +41,15 @@ enum Command {
     Serve(serve::Options),
     /// Play simple blocking clients against an echo server; the exit code says whether every echo was right
     Dummy(dummy::Options),
+    /// Load an echo server as hard as it goes, or at an even pace, and measure its latencies
+    Load(load::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Dummy(options) => dummy::run(&options),
+        Command::Load(options) => load::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

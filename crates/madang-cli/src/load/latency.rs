@@ -1,7 +1,7 @@
 //! Latencies of many messages as percentiles.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest latency that is told apart; longer ones count as this.
 const LONGEST_NS: u64 = 120 * 1_000_000_000;
@@ -16,7 +16,7 @@ pub(crate) struct Latency {
 }
 
 /// What a run's latencies come to, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50_us: f64,
     pub(crate) p90_us: f64,

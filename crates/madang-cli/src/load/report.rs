@@ -1,17 +1,18 @@
 //! What a load run did, as a table for people and as JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::latency::Percentiles;
 
 /// How the clients were driven; it says what the latencies mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Drive {
-    /// Each connection keeps so many messages outstanding: the server sets the pace. Latency is from send to echo, and
-    /// a slow server is asked less often: good for throughput, flattering for percentiles.
+    /// Each connection keeps so many messages outstanding: the server sets the pace. Latency is from when an echo made
+    /// room for the message, and a slow server is asked less often: good for throughput, flattering for percentiles.
     Closed { depth: u32 },
     /// So many messages a second over all connections, due at even times whatever the server does. Latency is from
     /// when a message was due.
@@ -19,7 +20,7 @@ pub(crate) enum Drive {
 }
 
 /// One run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) connections: u32,
     /// Payload bytes of each message.
@@ -32,15 +33,49 @@ pub(crate) struct Run {
     pub(crate) received: u64,
     /// Connections that ended, or answered wrongly, before the run did.
     pub(crate) failed: u64,
+    /// What happened to them, by how often.
+    pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) latency: Percentiles,
 }
 
 /// Runs side by side: `Display` is the table, serialization the JSON.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) target: String,
     pub(crate) framing: String,
+    pub(crate) driver: String,
     pub(crate) runs: Vec<Run>,
+}
+
+/// How a run goes, each half second.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Live {
+    /// Since it started to connect.
+    pub(crate) seconds: f64,
+    /// Connections that are admitted now.
+    pub(crate) connections: usize,
+    /// Connections that failed so far.
+    pub(crate) failed: u64,
+    /// Of the last half second, as is the latency.
+    pub(crate) messages_per_second: f64,
+    pub(crate) latency: Percentiles,
+}
+
+/// One line of the JSON that a run prints while it goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Line {
+    Live(Live),
+    Report(Report),
+}
+
+impl fmt::Display for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seconds, connections, failed, messages_per_second, latency } = self;
+        let (p50, p99) = (micros(latency.p50_us), micros(latency.p99_us));
+        write!(f, "{seconds:6.1} s  {connections} connections, {messages_per_second:.0} messages/s, ")?;
+        write!(f, "p50 {p50} µs, p99 {p99} µs, {failed} failed")
+    }
 }
 
 impl Run {
@@ -89,7 +124,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<_> =
             std::iter::once(HEADINGS.map(String::from)).chain(self.runs.iter().map(Run::cells)).collect();
-        writeln!(f, "{} ({})", self.target, self.framing)?;
+        writeln!(f, "{} ({}, from {})", self.target, self.framing, self.driver)?;
         for row in &rows {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
@@ -97,6 +132,9 @@ impl fmt::Display for Report {
                 line += &format!("{cell:>width$}  ");
             }
             writeln!(f, "{}", line.trim_end())?;
+        }
+        for (reason, count) in self.runs.iter().flat_map(|run| &run.failures) {
+            writeln!(f, "{count} × {reason}")?;
         }
         Ok(())
     }
@@ -137,20 +175,24 @@ mod tests {
             sent: 2_000_016,
             received: 2_000_000,
             failed: 0,
+            failures: BTreeMap::new(),
             latency,
         };
-        let paced = Drive::Paced { messages_per_second: 100_000 };
-        let paced = Run { drive: paced, size: 4_096, received: 200_000, failed: 3, ..closed.clone() };
-        Report { target: "127.0.0.1:7777".into(), framing: "be32".into(), runs: vec![closed, paced] }
+        let drive = Drive::Paced { messages_per_second: 100_000 };
+        let failures = [("ended by the server".to_owned(), 3)].into();
+        let paced = Run { drive, size: 4_096, received: 200_000, failed: 3, failures, ..closed.clone() };
+        let (target, framing, driver) = ("127.0.0.1:7777".into(), "be32".into(), "uring".into());
+        Report { target, framing, driver, runs: vec![closed, paced] }
     }
 
     #[test]
     fn the_table_lines_up() {
         let expected = "\
-127.0.0.1:7777 (be32)
+127.0.0.1:7777 (be32, from uring)
 conns  bytes     drive    msg/s  MiB/s  p50 µs  p90 µs  p99 µs  p99.9 µs  max µs  failed
  1000     32  depth 16  1000000   30.5    81.2    99.9     100      2501   10000       0
  1000   4096  100000/s   100000  390.6    81.2    99.9     100      2501   10000       3
+3 × ended by the server
 ";
         assert_eq!(report().to_string(), expected);
     }

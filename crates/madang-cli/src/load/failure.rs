@@ -1,0 +1,52 @@
+//! What can go wrong with a connection of a load run.
+
+use std::fmt;
+
+use madang::wire::FrameError;
+use madang::wire::lan::{GoodbyeReason, RefusalReason};
+use madang_driver::NetError;
+
+/// Why a connection counts as failed. Each kind is one line of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It could not be made.
+    Connect(NetError),
+    /// It was made and not admitted until the time for it was over.
+    NotAdmitted,
+    /// The server refused the greeting.
+    Refused(RefusalReason),
+    /// The server said goodbye.
+    Goodbye(GoodbyeReason),
+    /// The server ended it.
+    Ended,
+    /// The system ended it.
+    Broken(NetError),
+    /// What came is no frame.
+    Frame(FrameError),
+    /// An echo is not what was said: lost, doubled, out of order or altered.
+    WrongEcho,
+    /// Echoes that had not come when patience was over.
+    Silent,
+}
+
+impl From<FrameError> for Failure {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "could not connect: {error}"),
+            Self::NotAdmitted => f.write_str("not admitted in time"),
+            Self::Refused(reason) => write!(f, "refused: {reason:?}"),
+            Self::Goodbye(reason) => write!(f, "the server said goodbye: {reason:?}"),
+            Self::Ended => f.write_str("ended by the server"),
+            Self::Broken(error) => write!(f, "broken: {error}"),
+            Self::Frame(error) => write!(f, "no frame came: {error}"),
+            Self::WrongEcho => f.write_str("an echo was lost, doubled, out of order or altered"),
+            Self::Silent => f.write_str("echoes did not come in time"),
+        }
+    }
+}
