@@ -105,10 +105,6 @@ impl Uring {
         }
         Ok(local?)
     }
-
-    pub(super) fn cancel_connect(&mut self, conn: Conn) {
-        self.chore(conn, OpKind::Cancel, opcode::AsyncCancel::new(connect_token(conn)).build());
-    }
 }
 
 fn connect_token(conn: Conn) -> u64 {

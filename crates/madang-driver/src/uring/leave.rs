@@ -1,7 +1,8 @@
 //! The ways out: half-close, abort, retire, and the end of the whole driver.
 //!
-//! The order is the same as for every driver of completions: shut down, await what the kernel holds, close, and only when the
-//! close is done does the place get a new name. `close` with a receive pending would do nothing visible (M4).
+//! The order is the same as for every driver of completions: call off, await what the kernel holds, close, and only when the
+//! close is done does the place get a new name. `close` with a receive pending would do nothing visible: no completion, no
+//! FIN, and the kernel may still write.
 
 use std::mem;
 use std::time::Duration;
@@ -21,12 +22,7 @@ impl Uring {
         let entry = self.table.named(conn);
         assert!(entry.life == Life::Open, "{conn:?} is still connecting");
         assert!(!entry.sending, "{conn:?} has a send in flight: a half-close goes behind it");
-        match entry.socket {
-            // A failure means that the connection is gone already, which the receive tells.
-            Place::Process(ref descriptor) => drop(shutdown(descriptor, Shutdown::Write)),
-            Place::Ring => self.shut_down_in_ring(conn, libc::SHUT_WR),
-            Place::Nowhere => {}
-        }
+        self.shut_down(conn, Shutdown::Write);
     }
 
     pub(super) fn start_abort(&mut self, conn: Conn) {
@@ -35,43 +31,30 @@ impl Uring {
             return;
         }
         entry.cancels = 0;
-        let connecting = entry.life == Life::Connecting;
         // A broken connection is gone already: its operations end by themselves.
         if entry.broken.is_none() {
-            match entry.socket {
-                Place::Process(ref descriptor) => {
-                    // A failure means that the connection is gone already: there is nothing to reset, or to shut down.
-                    let _ = sockopt::set_socket_linger(descriptor, Some(Duration::ZERO));
-                    let _ = shutdown(descriptor, Shutdown::Both);
-                }
-                Place::Ring => {
-                    self.linger_zero(conn);
-                    self.call_off(conn);
-                }
-                Place::Nowhere => {}
-            }
-        }
-        if connecting {
-            self.cancel_connect(conn);
+            self.linger_zero(conn);
+            self.call_off(conn);
         }
         self.abort_recv(conn);
     }
 
-    /// Ends the operations of an aborted socket that is in the ring's table. A shutdown would do it too, but the kernel hands
-    /// that to a thread of its own, and aborts come in thousands. A cancel may miss an operation that is just being worked
-    /// on, and whoever is missed again is shut down.
+    /// Ends the operations of an aborted connection. A shutdown would do it too, but its FIN could end in the TIME_WAIT that a
+    /// reset spares us. A cancel may miss an operation that is just being worked on; whoever is missed twice is shut down.
     fn call_off(&mut self, conn: Conn) {
         let entry = self.table.named(conn);
-        if !(entry.sending || entry.recv_armed) {
+        if !(entry.life == Life::Connecting || entry.sending || entry.recv_armed) {
             return;
         }
-        if entry.cancels < CANCELS_MAX {
-            entry.cancels += 1;
-            let everything = CancelBuilder::fd(Fixed(conn.index() as u32)).all();
-            self.chore(conn, OpKind::Cancel, opcode::AsyncCancel2::new(everything).build());
-        } else if entry.cancels == CANCELS_MAX {
-            entry.cancels += 1;
-            self.shut_down_in_ring(conn, libc::SHUT_RDWR);
+        entry.cancels = entry.cancels.saturating_add(1);
+        if entry.cancels <= CANCELS_MAX {
+            let socket = match entry.socket {
+                Place::Ring => CancelBuilder::fd(Fixed(conn.index() as u32)),
+                Place::Process(_) | Place::Nowhere => CancelBuilder::fd(entry.target(conn.index()).0),
+            };
+            self.chore(conn, OpKind::Cancel, opcode::AsyncCancel2::new(socket.all()).build());
+        } else if entry.cancels == CANCELS_MAX + 1 {
+            self.shut_down(conn, Shutdown::Both);
         }
     }
 
@@ -116,8 +99,8 @@ impl Uring {
         entry.chores -= 1;
         match (kind, entry.life) {
             (_, Life::Retired) => self.release_if_quiet(conn),
-            (OpKind::Cancel, Life::Open) if !entry.aborted => self.on_recv_cancelled(conn, result),
-            (OpKind::Cancel, Life::Open) if matches!(entry.socket, Place::Ring) => self.call_off(conn),
+            (OpKind::Cancel, _) if entry.aborted => self.call_off(conn),
+            (OpKind::Cancel, _) => self.on_recv_cancelled(conn, result),
             _ => {}
         }
     }
@@ -132,15 +115,34 @@ impl Uring {
     }
 
     fn linger_zero(&mut self, conn: Conn) {
-        if self.features.option_commands {
-            let (target, flags) = self.table.named(conn).target(conn.index());
-            self.chore(conn, OpKind::Option, linger_zero(target, flags));
+        let entry = self.table.named(conn);
+        match entry.socket {
+            // A failure means that the connection is gone already: there is nothing to reset.
+            Place::Process(ref descriptor) => {
+                let _ = sockopt::set_socket_linger(descriptor, Some(Duration::ZERO));
+            }
+            Place::Ring if self.features.option_commands => {
+                let (target, flags) = entry.target(conn.index());
+                self.chore(conn, OpKind::Option, linger_zero(target, flags));
+            }
+            Place::Ring | Place::Nowhere => {}
         }
     }
 
-    fn shut_down_in_ring(&mut self, conn: Conn, how: i32) {
-        let (target, flags) = self.table.named(conn).target(conn.index());
-        self.chore(conn, OpKind::Shutdown, opcode::Shutdown::new(target, how).build().flags(flags));
+    fn shut_down(&mut self, conn: Conn, how: Shutdown) {
+        let entry = self.table.named(conn);
+        match entry.socket {
+            // A failure means that the connection is gone already, which its operations tell.
+            Place::Process(ref descriptor) => {
+                let _ = shutdown(descriptor, how);
+            }
+            Place::Ring => {
+                let (target, flags) = entry.target(conn.index());
+                let how = if matches!(how, Shutdown::Write) { libc::SHUT_WR } else { libc::SHUT_RDWR };
+                self.chore(conn, OpKind::Shutdown, opcode::Shutdown::new(target, how).build().flags(flags));
+            }
+            Place::Nowhere => {}
+        }
     }
 
     pub(super) fn end(&mut self, patience: Duration) -> Leaked {
