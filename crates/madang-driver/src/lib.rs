@@ -13,7 +13,7 @@
 //! engine has to decide about.
 //!
 //! Which memory belongs to whom and when is written on each method of [`Driver`]; the contract suite
-//! (`tests/contract.rs`) holds every implementation to it, and `docs/driver.md` walks the same rules through io_uring,
+//! (`tests/contract`) holds every implementation to it, and `docs/driver.md` walks the same rules through io_uring,
 //! readiness and I/O completion ports.
 #![warn(missing_docs)]
 

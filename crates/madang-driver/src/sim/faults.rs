@@ -38,6 +38,8 @@ macro_rules! fault_kinds {
     };
 }
 
+/// Per opportunity that comes once in a connection's life, and costs nothing.
+const ALWAYS: u32 = 700_000;
 /// Per opportunity that comes with each operation, and costs nothing.
 const OFTEN: u32 = 300_000;
 /// Per opportunity that comes with each operation, but costs time or progress.
@@ -105,29 +107,29 @@ fault_kinds! {
     /// The wall clock jumps, up to an hour either way.
     WallClockJump: Manners, SELDOM;
     /// An index is handed out again right after its retirement.
-    IndexReusedAtOnce: Manners, 500_000;
+    IndexReusedAtOnce: Manners, ALWAYS;
     /// Accepting finds no descriptor and backs off.
     AcceptStall: Manners, AT_TIMES;
     /// A connection that waited at the door is told after `unlisten`.
-    LateAccept: Manners, 500_000;
+    LateAccept: Manners, ALWAYS;
     /// A pause finds bytes already taken off the socket; they are kept.
-    PauseTakesBytes: Manners, 500_000;
+    PauseTakesBytes: Manners, ALWAYS;
     /// An abort finds some of the bytes that came already under way.
-    AbortTellsSomeData: Manners, OFTEN;
+    AbortTellsSomeData: Manners, ALWAYS;
     /// An abort finds all the bytes that came already under way, the last as the terminal.
-    AbortTellsAllData: Manners, OFTEN;
+    AbortTellsAllData: Manners, ALWAYS;
     /// An abort is followed by several `Data` before the terminal.
-    AbortTellsPieces: Manners, OFTEN;
+    AbortTellsPieces: Manners, ALWAYS;
     /// An aborted receive ends with another word than `Cancelled`.
-    AbortEndsOtherwise: Manners, OFTEN;
+    AbortEndsOtherwise: Manners, ALWAYS;
     /// An aborted send ends with success, whole or in part.
-    AbortedSendSucceeds: Manners, OFTEN;
+    AbortedSendSucceeds: Manners, ALWAYS;
     /// An aborted connect ends with success.
-    AbortedConnectSucceeds: Manners, OFTEN;
+    AbortedConnectSucceeds: Manners, ALWAYS;
     /// A reset throws away what was not read yet (some systems do, some do not).
-    ResetDropsUnread: Manners, OFTEN;
+    ResetDropsUnread: Manners, ALWAYS;
     /// A reset is told once, to a send; the receive then ends as if the peer had finished.
-    ResetToldToSend: Manners, 500_000;
+    ResetToldToSend: Manners, ALWAYS;
     /// A peer is gone before its socket can be handed over.
     GoneBeforeAccept: Loss, PER_LIFE;
     /// A peer has sent FIN and left when its socket is handed over.
