@@ -67,7 +67,7 @@ fn main() -> anyhow::Result<()> {
     let mut record = args.record.as_deref().map_or_else(|| Ok(Record::default()), Record::open)?;
     if !args.report_only {
         if !args.no_build {
-            Stage::build()?;
+            Stage::build(&[])?;
         }
         record.add(Row::Head(head()))?;
         args.method()?.measure(&scenarios, &mut record)?;

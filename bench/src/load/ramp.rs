@@ -18,7 +18,7 @@ const PER_SOURCE: usize = 25_000;
 
 /// Opens `count` connections to `server` from 127.0.0.`first_source` and, when ports run short, the addresses after it.
 ///
-/// After each [`STEP`], and at the end, the last connection makes a round trip: the server has accepted all before it.
+/// After every 256, and at the end, the last connection makes a round trip: the server has accepted all before it.
 ///
 /// # Errors
 /// As `connect(2)`, or the server does not answer the trip's trigger by itself.

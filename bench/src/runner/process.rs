@@ -1,10 +1,13 @@
 //! Children of a measurement. Each is killed by its process id when its handle goes, and by the kernel if the runner
 //! itself is killed.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -26,16 +29,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Builds all programs beside the running one (a `cargo run --bin runner` builds the runner alone).
+    /// Builds all programs beside the running one (a `cargo run --bin runner` builds the runner alone), with `more`
+    /// arguments for cargo.
     ///
     /// # Errors
     /// The build fails.
-    pub fn build() -> anyhow::Result<()> {
+    pub fn build(more: &[&str]) -> anyhow::Result<()> {
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
-            .args(["build", "--release", "--bins", "--manifest-path", manifest])
-            .status()?;
+        let arguments = ["build", "--release", "--bins", "--manifest-path", manifest];
+        let status = Command::new(cargo).args(arguments).args(more).status()?;
         ensure!(status.success(), "the programs do not build");
         Ok(())
     }
@@ -75,15 +78,30 @@ impl Server {
                 command
             }
         };
+        // Under a tool the port must be known beforehand, see below.
+        let port = if stage.under.is_empty() { 0 } else { free_port()? };
         let mut child = spawn(
             command
-                .args(["--listen", "127.0.0.1:0", "--mode", mode, "--cpu", &stage.server_cpu.to_string()])
+                .args(["--listen", &format!("127.0.0.1:{port}"), "--mode", mode])
+                .args(["--cpu", &stage.server_cpu.to_string()])
                 .args(arguments)
                 .stdin(Stdio::null()),
         )?;
-        let mut line = String::new();
-        let out = child.0.stdout.take().context("the server's output is a pipe")?;
-        BufReader::new(out).read_line(&mut line)?;
+        let lines = Lines::of(child.0.stdout.take().context("the server's output is a pipe")?);
+        let deadline = Instant::now() + PATIENCE;
+        let line = loop {
+            match lines.next(KNOCK_INTERVAL) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(_) => bail!("{} does not listen", contender.name()),
+            }
+            if port > 0 {
+                // Valgrind 3.19 holds its one big lock while a thread sleeps in io_uring_enter, so the thread that is to
+                // tell where the server listens may have to wait until another completion arrives. Whether anyone
+                // answers does not matter.
+                let _ = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), KNOCK_INTERVAL);
+            }
+        };
         let address = host::announced(&line)
             .with_context(|| format!("{} said {line:?} instead of where it listens", contender.name()))?;
         Ok(Self { child, address })
@@ -99,7 +117,7 @@ impl Server {
 /// A load client with its connections open, waiting for orders.
 pub struct LoadClient {
     orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: Lines,
     _child: Owned,
 }
 
@@ -118,8 +136,8 @@ impl LoadClient {
                 .stdin(Stdio::piped()),
         )?;
         let orders = child.0.stdin.take().context("the client's input is a pipe")?;
-        let answers = BufReader::new(child.0.stdout.take().context("the client's output is a pipe")?);
-        let mut client = Self { orders, answers, _child: child };
+        let answers = Lines::of(child.0.stdout.take().context("the client's output is a pipe")?);
+        let client = Self { orders, answers, _child: child };
         match client.answer()?.as_str() {
             "ready" => Ok(client),
             other => bail!("the load client said {other:?}"),
@@ -145,12 +163,37 @@ impl LoadClient {
         Ok(())
     }
 
-    fn answer(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        let bytes = self.answers.read_line(&mut line)?;
-        ensure!(bytes > 0, "the load client ended");
-        Ok(line.trim_end().to_owned())
+    fn answer(&self) -> anyhow::Result<String> {
+        // The client has said on its standard error why it ended.
+        self.answers.next(PATIENCE).context("the load client gave no answer")
     }
+}
+
+/// More than any window, ramp or start takes; a child that hangs must not hang the measurement.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const KNOCK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The lines that a child prints, with a deadline for each, which a pipe does not have.
+struct Lines(Receiver<String>);
+
+impl Lines {
+    fn of(out: ChildStdout) -> Self {
+        let (sender, lines) = mpsc::channel();
+        // Ends with the child, or when nobody listens any more.
+        thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self(lines)
+    }
+
+    fn next(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
+        self.0.recv_timeout(patience)
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 fn spawn(command: &mut Command) -> anyhow::Result<Owned> {
