@@ -95,7 +95,7 @@ pub fn s03_many_connections_do_not_mix_their_bytes<R: Rig>(rig: R) {
     let streams: Vec<Vec<u8>> = (0..20u8)
         .map(|number| pattern(5_000).iter().map(|byte| byte.wrapping_add(number)).collect())
         .collect();
-    let mut written = vec![0; 20];
+    let mut written = [0; 20];
     station.until("every connection's bytes", |station| {
         let mut done = true;
         for (number, (conn, peer)) in pairs.iter_mut().enumerate() {

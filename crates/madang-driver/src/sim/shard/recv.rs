@@ -102,10 +102,10 @@ impl Shard {
         }
         let available = place.available(machine);
         if available == 0 {
-            return match place.end(machine) {
-                Some(end) => self.end_recv(machine, conn, end, out),
-                None => {} // told by an earlier word
-            };
+            if let Some(end) = place.end(machine) {
+                self.end_recv(machine, conn, end, out);
+            }
+            return; // else an earlier word has told it all
         }
         if !place.is_aborted && machine.dice.fires(FaultKind::RecvError) {
             let error =
@@ -122,9 +122,7 @@ impl Shard {
 
     fn tell_data(&mut self, machine: &mut Machine, conn: Conn, available: usize, out: &mut Vec<Completion>) {
         let place = &mut self.places[conn.index()];
-        let want = if available == 1 {
-            1
-        } else if machine.dice.fires(FaultKind::OneByteRead) {
+        let want = if available == 1 || machine.dice.fires(FaultKind::OneByteRead) {
             1
         } else if place.last_words.in_pieces || machine.dice.fires(FaultKind::PartialRead) {
             machine.dice.cut(available)
