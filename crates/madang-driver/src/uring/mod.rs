@@ -10,8 +10,8 @@
 //!
 //! # Who owns what, and until when
 //! - **Receive memory** is the kernel's until a completion names a range of it; that range is the engine's until its `Lent`
-//!   is dropped; a buffer is the kernel's again at the first poll after its last range came back ([`buffers`]).
-//! - **Packets of a send** are in the connection's place of the [`table`] until the send's completion.
+//!   is dropped; a buffer is the kernel's again at the first poll after its last range came back.
+//! - **Packets of a send** are in the connection's place of the connection table until the send's completion.
 //! - **A descriptor** belongs to its place, and to the kernel from the submission of its close.
 //! - **A place** is handed out again only when every operation on it, the close included, has completed; the generation in
 //!   each operation's name is the second lock on the same door.
@@ -66,7 +66,7 @@ const DROP_PATIENCE: Duration = Duration::from_millis(100);
 /// A driver on io_uring.
 ///
 /// Made, used and dropped on one thread: the kernel refuses others (and the type is not `Send`). Linux 6.0 or later; what
-/// newer kernels add is used where [`probe`] found it to work.
+/// newer kernels add is used where [`probe()`] found it to work.
 pub struct Uring {
     // The order of the fields is the order of the end: the ring is closed before anything that it may refer to goes (U14).
     ring: Ring,

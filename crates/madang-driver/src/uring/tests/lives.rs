@@ -1,0 +1,226 @@
+//! Listeners and connections: their beginnings, their ends, and the end of the driver.
+
+use std::io::Read;
+
+use super::*;
+
+#[test]
+fn k02_an_abort_ends_a_blocked_send_and_a_receive_without_the_peers_help() {
+    for features in every_kernel() {
+        for own_file_table in [false, true] {
+            for paused in [false, true] {
+                let settings = DriverSettings { own_file_table, ..small() };
+                check_abort(rig_with(&settings, features).unwrap(), paused, own_file_table);
+            }
+        }
+    }
+}
+
+fn check_abort(mut rig: Rig, paused: bool, own_file_table: bool) {
+    let (mut peer, conn) = rig.accept();
+    rig.uring.recv_start(conn).unwrap();
+    // A peer that never reads: the send blocks once both kernels are full.
+    let big = vec![7; 1 << 20];
+    let mut outgoing = rig.outgoing(&[big.as_slice(); 16]);
+    loop {
+        rig.uring.send(conn, outgoing).unwrap();
+        rig.poll_once(Duration::from_millis(30));
+        match rig.told.pop_front() {
+            Some(Completion::Sent { outgoing: back, .. }) => outgoing = back,
+            None => break,
+            other => panic!("expected a short send, was told {other:?}"),
+        }
+    }
+    if paused {
+        rig.uring.recv_pause(conn);
+        rig.poll_once(Duration::ZERO);
+    }
+    let start = Instant::now();
+    rig.uring.abort(conn);
+    rig.uring.abort(conn);
+    let (mut sent, mut ended) = (false, false);
+    while !(sent && ended) {
+        match rig.next() {
+            Completion::Sent { outgoing, .. } => {
+                assert_eq!(outgoing.pieces(), 16);
+                sent = true;
+            }
+            Completion::RecvEnded { end, .. } => {
+                assert_eq!(end, RecvEnd::Error(NetError::Cancelled));
+                ended = true;
+            }
+            other => panic!("expected the two ends, was told {other:?}"),
+        }
+    }
+    rig.uring.retire(conn);
+    while rig.uring.figures().connections > 0 {
+        rig.poll_once(Duration::from_millis(1));
+    }
+    assert!(start.elapsed() < DEADLINE / 2, "nothing waited for the peer");
+    if !own_file_table || rig.uring.features().option_commands {
+        let mut received = Vec::new();
+        let error = peer.read_to_end(&mut received).expect_err("a reset, not an end");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    rig.finish();
+}
+
+#[test]
+fn u02_an_overflowing_completion_queue_loses_no_connection() {
+    let Some(mut rig) = rig(&DriverSettings { connections_max: 1, ..small() }) else { return };
+    // More than the queue's 512 entries, all in the backlog before the first look.
+    let peers: Vec<_> = (0..700).map(|_| TcpStream::connect(rig.address).unwrap()).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < peers.len() {
+        let Completion::Accepted { incoming, .. } = rig.next() else { panic!("not an accept") };
+        assert!(seen.insert(incoming.peer()));
+    }
+    assert!(rig.uring.figures().overflows > 0, "the test made it overflow");
+    rig.finish();
+}
+
+#[test]
+fn k17_a_connect_ends_once_whether_it_succeeds_fails_or_is_aborted() {
+    for own_file_table in [false, true] {
+        let Some(mut rig) = rig(&DriverSettings { own_file_table, ..small() }) else { return };
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for round in 0..50 {
+            let remote = if round % 2 == 0 { taken.local_addr().unwrap() } else { closed };
+            let conn = rig.uring.connect(&ConnectOptions::new(remote)).unwrap();
+            let aborted = round % 3 == 0;
+            if round % 5 == 0 {
+                rig.poll_once(Duration::ZERO);
+            }
+            if aborted {
+                rig.uring.abort(conn);
+            }
+            let Completion::Connected { conn: of, result } = rig.next() else { panic!("not a connect") };
+            assert_eq!(of, conn);
+            match (round % 2, aborted, result) {
+                (0, _, Ok(local)) => {
+                    let (mut peer, from) = taken.accept().unwrap();
+                    assert_eq!(from, local);
+                    if !aborted {
+                        let outgoing = rig.outgoing(&[b"hello"]);
+                        rig.send_all(conn, outgoing);
+                        let mut hello = [0; 5];
+                        peer.read_exact(&mut hello).unwrap();
+                    }
+                }
+                (1, _, Err(NetError::Refused)) | (_, true, Err(NetError::Cancelled)) => {}
+                other => panic!("round {round}: {other:?}"),
+            }
+            rig.uring.retire(conn);
+        }
+        rig.finish();
+    }
+}
+
+#[test]
+fn k09_a_place_is_used_again_under_another_name_only_when_the_kernel_let_go() {
+    let Some(mut rig) = rig(&DriverSettings { connections_max: 1, own_file_table: true, ..small() }) else {
+        return;
+    };
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let peer = TcpStream::connect(rig.address).unwrap();
+        let Completion::Accepted { mut incoming, .. } = rig.next() else { panic!("not an accept") };
+        let conn = loop {
+            match rig.uring.attach(incoming) {
+                Ok(conn) => break conn,
+                Err(AttachError::Full(back)) => incoming = back,
+                Err(AttachError::Failed(error)) => panic!("{error}"),
+            }
+            rig.poll_once(Duration::from_millis(1));
+        };
+        assert!(names.insert(conn));
+        rig.uring.recv_start(conn).unwrap();
+        rig.leave(conn);
+        drop(peer);
+    }
+    rig.finish();
+}
+
+#[test]
+fn accepting_pauses_resumes_and_ends_with_a_last_word() {
+    let Some(mut rig) = rig(&small()) else { return };
+    for _ in 0..20 {
+        rig.uring.accept_pause(rig.listener);
+        rig.poll_once(Duration::from_millis(1));
+        rig.poll_once(Duration::from_millis(1));
+        assert!(rig.told.is_empty());
+        let _waiting = TcpStream::connect(rig.address).unwrap();
+        rig.poll_once(Duration::from_millis(2));
+        assert!(rig.told.is_empty(), "a paused listener leaves its peers in the backlog");
+        rig.uring.accept_resume(rig.listener);
+        rig.uring.accept_pause(rig.listener);
+        rig.uring.accept_resume(rig.listener);
+        assert!(matches!(rig.next(), Completion::Accepted { .. }));
+    }
+    rig.uring.unlisten(rig.listener);
+    assert!(matches!(rig.next(), Completion::Unlistened { listener } if listener == rig.listener));
+    assert!(TcpStream::connect(rig.address).is_err(), "nobody listens");
+    let (again, _) = rig.uring.listen(&ListenOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    assert_eq!(again, rig.listener, "the name is free");
+    rig.finish();
+}
+
+#[test]
+fn u14_a_driver_dropped_in_the_middle_of_everything_leaves_no_packet_and_no_socket() {
+    for own_file_table in [false, true] {
+        let Some(mut rig) = rig(&DriverSettings { own_file_table, ..small() }) else { return };
+        let mut links: Vec<_> = (0..10).map(|_| rig.accept()).collect();
+        for (_, conn) in &links {
+            rig.uring.recv_start(*conn).unwrap();
+            let big = vec![1; 1 << 20];
+            let outgoing = rig.outgoing(&[big.as_slice(); 8]);
+            rig.uring.send(*conn, outgoing).unwrap();
+        }
+        rig.poll_once(Duration::ZERO);
+        let Rig { uring, told, depot, address, .. } = rig;
+        drop((told, uring));
+        assert_eq!(depot.figures().in_use.blocks, 0);
+        for (peer, _) in &mut links {
+            // An end or a reset: a socket that is still open somewhere would run into the peer's time-out.
+            let error = peer.read_to_end(&mut Vec::new()).err().map(|error| error.kind());
+            assert!(matches!(error, None | Some(std::io::ErrorKind::ConnectionReset)), "{error:?}");
+        }
+        assert!(TcpStream::connect(address).is_err(), "nobody listens");
+    }
+}
+
+#[test]
+fn u16_a_refusal_says_why() {
+    let table = [
+        (libc::EPERM, "forbidden"),
+        (libc::ENOSYS, "no io_uring"),
+        (libc::ENOMEM, "RLIMIT_MEMLOCK"),
+        (libc::EMFILE, "RLIMIT_NOFILE"),
+        (libc::EIO, "error number 5"),
+    ];
+    for (errno, word) in table {
+        let refused = Refused::at("setting up io_uring")(&std::io::Error::from_raw_os_error(errno));
+        assert!(refused.to_string().contains(word), "{refused}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "at most one")]
+fn k08_two_sends_in_flight_are_the_callers_bug() {
+    let Some(mut rig) = rig(&small()) else { panic!("at most one: skipped") };
+    let (_peer, conn) = rig.accept();
+    for _ in 0..2 {
+        let outgoing = rig.outgoing(&[b"x"]);
+        rig.uring.send(conn, outgoing).unwrap();
+    }
+}
+
+#[test]
+#[should_panic(expected = "the retire rule")]
+fn k06_retiring_with_a_receive_in_flight_is_the_callers_bug() {
+    let Some(mut rig) = rig(&small()) else { panic!("the retire rule: skipped") };
+    let (_peer, conn) = rig.accept();
+    rig.uring.recv_start(conn).unwrap();
+    rig.uring.retire(conn);
+}
