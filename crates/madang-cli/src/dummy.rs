@@ -40,6 +40,7 @@ use self::framing::Framing;
 use self::message::Sizes;
 use self::mode::Mode;
 use self::tally::{Summary, Tally};
+use crate::signals::Signals;
 
 /// A client keeps its buffers on the heap; its stack holds one chunk of a read and a few frames.
 const CLIENT_STACK_BYTES: usize = 128 * 1024;
@@ -111,6 +112,8 @@ enum Report {
     Text,
     /// One JSON array with an object for each mode
     Json,
+    /// The same objects, each on a line of its own as its mode ends
+    JsonLines,
 }
 
 /// What every client of a run shares.
@@ -126,6 +129,8 @@ pub(crate) struct Settings {
     burst: u64,
     seed: u64,
     patience: Duration,
+    /// Ctrl-C ends a run early, in good order.
+    signals: Signals,
 }
 
 /// Runs the chosen modes one after the other, prints the report and gives the exit code.
@@ -149,12 +154,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         burst: options.burst.into(),
         seed: options.seed.unwrap_or_else(seed_from_clock),
         patience: Duration::from_secs(options.patience_seconds),
+        signals: Signals::listen()?,
     };
     let mut summaries = Vec::new();
     for mode in modes {
+        if settings.signals.raised() {
+            break;
+        }
         let summary = play(mode, &settings)?;
-        if options.report == Report::Text {
-            println!("{summary}");
+        match options.report {
+            Report::Text => println!("{summary}"),
+            Report::JsonLines => println!("{}", serde_json::to_string(&summary)?),
+            Report::Json => {}
         }
         summaries.push(summary);
     }

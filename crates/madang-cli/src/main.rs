@@ -2,6 +2,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `demo` | server and clients together, with live figures |
 //! | `serve` | an echo server, with the settings of a file |
 //! | `dummy` | many simple clients that judge an echo server |
 //! | `load` | as much traffic as an echo server takes, and its latencies |
@@ -12,6 +13,7 @@
     reason = "the command is a program beside the engine: it may read clocks and start threads as it likes"
 )]
 
+mod demo;
 mod dummy;
 mod framing;
 mod load;
@@ -37,6 +39,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it run: an echo server and thousands of clients on this machine, with live figures and a summary
+    Demo(demo::Options),
     /// Run an echo server until Ctrl-C; the exit code says whether the stop left anything behind
     Serve(serve::Options),
     /// Play simple blocking clients against an echo server; the exit code says whether every echo was right
@@ -47,6 +51,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
         Command::Serve(options) => serve::run(&options),
         Command::Dummy(options) => dummy::run(&options),
         Command::Load(options) => load::run(&options),

@@ -14,8 +14,8 @@ const LOOK_EACH: Duration = Duration::from_millis(50);
 const ENDED_BY_SIGINT: i32 = 130;
 
 /// Whether somebody asked the command to come to its end. A second signal ends the process on the spot, so that a
-/// shutdown that hangs never takes a terminal with it.
-#[derive(Clone, Debug)]
+/// shutdown that hangs never takes a terminal with it. The default hears none.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     raised: Arc<AtomicBool>,
 }

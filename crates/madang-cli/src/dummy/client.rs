@@ -43,7 +43,9 @@ impl<'a> Client<'a> {
 
     /// Whether there is time left, and reason, to go on.
     pub(crate) fn goes_on(&self) -> bool {
-        Instant::now() < self.deadline && self.tally.failed.values().sum::<u64>() < FAILURES_ENOUGH
+        Instant::now() < self.deadline
+            && !self.settings.signals.raised()
+            && self.tally.failed.values().sum::<u64>() < FAILURES_ENOUGH
     }
 
     /// Opens the next connection for messages. Without one the failure is counted and the mode asks

@@ -8,6 +8,7 @@ use super::message::Sizes;
 use super::mode::Mode;
 use super::tally::Summary;
 use super::{Settings, play};
+use crate::signals::Signals;
 
 const FRAMINGS: [Framing; 3] = [Framing::Lan, Framing::Be32, Framing::Classic];
 
@@ -29,6 +30,7 @@ fn settings(framing: Framing, flaw: Flaw, double: &Double) -> Settings {
         seed: 1,
         // A right server must pass on a busy machine; with a flaw most of the time is spent waiting in vain.
         patience: Duration::from_millis(if flaw == Flaw::None { 20_000 } else { 800 }),
+        signals: Signals::default(),
     }
 }
 

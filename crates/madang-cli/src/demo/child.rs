@@ -1,0 +1,77 @@
+//! The crowds of the demo: this same program, as processes of their own.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use anyhow::{Context as _, anyhow};
+
+/// A subcommand of this program whose lines are read. It runs for a bounded time by itself; dropping it ends it.
+pub(crate) struct Crowd {
+    name: &'static str,
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Crowd {
+    pub(crate) fn start(name: &'static str, arguments: &[String]) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
+        command.arg(name).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Ctrl-C at the terminal is for the demo, which passes it on.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().with_context(|| format!("cannot start `madang {name}`"))?;
+        let stdout = child.stdout.take().ok_or_else(|| anyhow!("`madang {name}` has no output"))?;
+        let (tell, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { name, child, lines })
+    }
+
+    /// The next line if there is one; an error at the end of all.
+    pub(crate) fn line(&self) -> Result<Option<String>, Ended> {
+        match self.lines.try_recv() {
+            Ok(line) => Ok(Some(line)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Ended),
+        }
+    }
+
+    /// Asks it to come to its end now, in good order.
+    pub(crate) fn interrupt(&mut self) {
+        #[cfg(unix)]
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // A process that is gone already needs no word.
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        }
+        #[cfg(not(unix))]
+        let _gone = self.child.kill();
+    }
+
+    /// Its verdict, once its lines have ended: whether all was right.
+    pub(crate) fn verdict(mut self) -> anyhow::Result<bool> {
+        let status = self.child.wait()?;
+        match status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(anyhow!("`madang {}` could not do its work: {status}", self.name)),
+        }
+    }
+}
+
+/// A crowd closed its output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended;
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // Both fail for a process that was waited for, and that is the usual case.
+        let _gone = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
