@@ -110,6 +110,11 @@ impl Machine {
         }
     }
 
+    /// Something happened, as the trace has it.
+    pub(super) fn note(&mut self, event: Event, what: u64, more: u64) {
+        self.trace.note(self.now, event, what, more);
+    }
+
     /// Lets `due` happen after `span`.
     pub(super) fn after(&mut self, span: Duration, due: Due) {
         self.at(self.now + span, due);
@@ -126,7 +131,7 @@ impl Machine {
 
     /// Moves the clock, and lets all that is due on the way happen at its own moment.
     pub(super) fn advance(&mut self, to: Time) {
-        self.trace.note(Event::Advance, to.as_nanos(), 0);
+        self.note(Event::Advance, to.as_nanos(), 0);
         loop {
             self.close_dropped();
             match self.agenda.peek() {

@@ -15,6 +15,8 @@
 //!
 //! Equal seeds, faults and calls give equal runs, which [`World::trace_hash`] shows.
 //!
+//! A verb that answered *full* makes nobody runnable: whoever has to try again plans a wait that ends soon.
+//!
 //! What is not simulated: congestion and retransmission inside TCP, memory shortage of the kernel beyond ENOBUFS, TIME_WAIT,
 //! threads (their interleaving is the harness's choice of who runs next), and what io_uring or completion ports do under
 //! the contract's surface.
@@ -190,6 +192,11 @@ impl World {
     /// A hash over everything that has happened.
     pub fn trace_hash(&self) -> u64 {
         self.with(|machine, _| machine.trace.hash())
+    }
+
+    /// From here on, each event of the trace is also written to the standard error: for looking into one seed.
+    pub fn narrate(&self) {
+        self.with(|machine, _| machine.trace.is_told = true);
     }
 
     /// How many descriptors drivers may hold together; past it accepting stalls and connecting fails.

@@ -118,7 +118,7 @@ impl Machine {
         self.link(from, accepted);
         self.ports.get_mut(&id).expect("it was just found").backlog.push_back(accepted);
         self.after(latency, Due::Answer { to: from, error: None });
-        self.trace.note(Event::Connect, u64::from(local.port()), u64::from(to.port()));
+        self.note(Event::Connect, u64::from(local.port()), u64::from(to.port()));
         if let PortOwner::Shard { shard, listener } = owner {
             self.owe(shard, Notice::Listener(listener));
         }

@@ -220,7 +220,7 @@ impl Machine {
             }
             return;
         }
-        self.trace.note(Event::Arrive, u64::from(id.serial), len as u64);
+        self.note(Event::Arrive, u64::from(id.serial), len as u64);
         if self.dice.fires(FaultKind::ConnectionReset) {
             self.sever(id);
         } else if self.dice.fires(FaultKind::LinkVanished) {
@@ -348,7 +348,7 @@ impl Machine {
     fn break_off(&mut self, id: StreamId, error: NetError) {
         let Some(stream) = self.stream_mut(id) else { return };
         stream.error.get_or_insert(error);
-        self.trace.note(Event::Reset, u64::from(id.serial), error as u64);
+        self.note(Event::Reset, u64::from(id.serial), error as u64);
         self.notify(id);
     }
 
@@ -368,7 +368,7 @@ impl Machine {
         stream.other = Other::Void { swallowed: unacknowledged };
         stream.inbound.lose_in_flight();
         let keepalive = stream.keepalive;
-        self.trace.note(Event::Vanish, u64::from(id.serial), 0);
+        self.note(Event::Vanish, u64::from(id.serial), 0);
         if let Some(idle) = keepalive {
             // The probes follow at a third of it; after three without an answer the system gives up.
             self.after(idle * 2, Due::GiveUp(id));
@@ -412,7 +412,7 @@ impl Machine {
         let stream = self.streams[id.index as usize].take()?;
         self.streams_free.push(id.index);
         self.descriptors -= usize::from(stream.owner.holds_descriptor());
-        self.trace.note(Event::Close, u64::from(id.serial), 0);
+        self.note(Event::Close, u64::from(id.serial), 0);
         Some(stream)
     }
 }

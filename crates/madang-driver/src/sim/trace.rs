@@ -1,9 +1,11 @@
 //! What happened, as one number.
 
+use crate::Time;
+
 /// A running hash over everything that happens in a world: equal for equal runs, so that a replay can be trusted.
-#[derive(Debug, Clone)]
 pub(super) struct Trace {
     hash: u64,
+    pub(super) is_told: bool,
 }
 
 /// What kind of thing happened.
@@ -27,14 +29,17 @@ pub(super) enum Event {
 
 impl Trace {
     pub(super) fn new(seed: u64) -> Trace {
-        Trace { hash: seed ^ 0xcbf2_9ce4_8422_2325 }
+        Trace { hash: seed ^ 0xcbf2_9ce4_8422_2325, is_told: false }
     }
 
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }
 
-    pub(super) fn note(&mut self, event: Event, what: u64, more: u64) {
+    pub(super) fn note(&mut self, now: Time, event: Event, what: u64, more: u64) {
+        if self.is_told {
+            eprintln!("{now:?} {event:?} {what} {more}");
+        }
         self.mix(event as u64);
         self.mix(what);
         self.mix(more);

@@ -194,6 +194,45 @@ pub fn wildcards_and_ipv6_are_reached_and_tell_the_real_local_address<R: Rig>(ri
     station.finish();
 }
 
+pub fn k05_a_port_with_connections_in_time_wait_is_bound_again_at_once<R: Rig>(rig: R) {
+    let mut station = Station::new(rig);
+    let (listener, address) = station.listen(&ListenOptions::new("127.0.0.1:0".parse().unwrap()));
+    for _ in 0..5 {
+        // We end first and orderly: the waiting is ours.
+        let (conn, mut peer) = station.pair();
+        station.driver.half_close(conn);
+        peer_hears_end(&mut station, &mut peer);
+        drop(peer);
+        station.receive_to_end(conn);
+        station.settle(conn);
+    }
+    station.unlisten(listener);
+    station.until("the listener's last word", |station| station.unlistened.pop().is_some());
+    let (_, again) = station.listen(&ListenOptions::new(address));
+    assert_eq!(again, address);
+    station.pair();
+    station.finish();
+}
+
+pub fn each_listener_tells_its_own_peers_and_the_table_of_listeners_is_bounded<R: Rig>(rig: R) {
+    let two = madang_driver::DriverSettings { listeners_max: 2, ..settings() };
+    let mut station = Station::with(rig, &two);
+    let options = ListenOptions::new("127.0.0.1:0".parse().unwrap());
+    let (one, first) = station.listen(&options);
+    let (other, second) = station.listen(&options);
+    let error = station.driver.listen(&options).expect_err("the table has two places");
+    assert_eq!(error.error, NetError::TableFull);
+    let at_first = station.rig.peer(first);
+    let at_second = station.rig.peer(second);
+    station.until("both", |station| station.accepted.len() == 2);
+    for (listener, incoming) in station.accepted.drain(..) {
+        let expected = if incoming.peer() == at_first.local() { one } else { other };
+        assert_eq!(listener, expected);
+        assert!([at_first.local(), at_second.local()].contains(&incoming.peer()));
+    }
+    station.finish();
+}
+
 pub fn a_burst_at_the_door_is_accepted_whole<R: Rig>(rig: R) {
     let mut station = Station::new(rig);
     let address = station.address();

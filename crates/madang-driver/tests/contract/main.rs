@@ -99,6 +99,8 @@ contract! {
             k11_k12_a_peer_that_is_dead_before_it_is_accepted_leaks_nothing,
             a_port_in_use_is_an_error_that_names_the_address,
             wildcards_and_ipv6_are_reached_and_tell_the_real_local_address,
+            k05_a_port_with_connections_in_time_wait_is_bound_again_at_once,
+            each_listener_tells_its_own_peers_and_the_table_of_listeners_is_bounded,
             a_burst_at_the_door_is_accepted_whole,
             a_full_connection_table_refuses_and_closes,
         }

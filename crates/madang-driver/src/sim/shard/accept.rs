@@ -100,7 +100,7 @@ impl Shard {
                 Some(stream) => stream,
                 None => {
                     self.listeners[index as usize] = None;
-                    machine.trace.note(Event::Unlistened, index.into(), 0);
+                    machine.note(Event::Unlistened, index.into(), 0);
                     out.push(Completion::Unlistened { listener });
                     return;
                 }
@@ -133,7 +133,7 @@ impl Shard {
         let listening = self.listeners[index as usize].as_mut().expect("the caller has seen it");
         if listening.backoff.is_zero() {
             self.figures.accept_stalls += 1;
-            machine.trace.note(Event::Stalled, index.into(), 0);
+            machine.note(Event::Stalled, index.into(), 0);
             out.push(Completion::AcceptStalled { listener: Listener(index), error: NetError::TooManyFiles });
         }
         listening.backoff = (listening.backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
@@ -169,7 +169,7 @@ impl Shard {
         {
             machine.sever(id);
         }
-        machine.trace.note(Event::Accepted, listener.0.into(), peer.port().into());
+        machine.note(Event::Accepted, listener.0.into(), peer.port().into());
         let socket = SimSocket::new(id, Arc::clone(&machine.dropped));
         out.push(Completion::Accepted {
             listener,
@@ -260,7 +260,7 @@ impl Shard {
             Connect::Done | Connect::Failed => return,
         };
         place.connect = if result.is_ok() { Connect::Done } else { Connect::Failed };
-        machine.trace.note(Event::Connected, conn.index() as u64, u64::from(result.is_ok()));
+        machine.note(Event::Connected, conn.index() as u64, u64::from(result.is_ok()));
         out.push(Completion::Connected { conn, result });
     }
 

@@ -146,7 +146,7 @@ impl Shard {
             }
         }
         let told = out.len() - told_before;
-        machine.trace.note(Event::Poll, self.number as u64, told as u64);
+        machine.note(Event::Poll, self.number as u64, told as u64);
     }
 
     fn next_word(&mut self, machine: &mut Machine) -> Option<Word> {

@@ -149,7 +149,7 @@ impl Shard {
         if is_terminal {
             place.recv = Recv::Idle;
         }
-        machine.trace.note(Event::Data, conn.index() as u64, u64::from(is_terminal));
+        machine.note(Event::Data, conn.index() as u64, u64::from(is_terminal));
         machine.trace.bytes(&bytes);
         out.push(Completion::Data { conn, bytes, more: !is_terminal });
         self.notice_recv(machine, conn);
@@ -164,7 +164,7 @@ impl Shard {
             RecvEnd::NoBuffers => 1,
             RecvEnd::Error(error) => 2 + error as u64,
         };
-        machine.trace.note(Event::RecvEnded, conn.index() as u64, word);
+        machine.note(Event::RecvEnded, conn.index() as u64, word);
         out.push(Completion::RecvEnded { conn, end });
     }
 

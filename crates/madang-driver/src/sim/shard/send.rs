@@ -123,7 +123,7 @@ impl Shard {
         let sending =
             self.places[conn.index()].send.take().expect("a send's word comes once, before its retirement");
         let result = sending.result.expect("a send's word comes after its end");
-        machine.trace.note(Event::Sent, conn.index() as u64, result.map_or(u64::MAX, |count| count as u64));
+        machine.note(Event::Sent, conn.index() as u64, result.map_or(u64::MAX, |count| count as u64));
         out.push(Completion::Sent { conn, outgoing: sending.outgoing, result });
     }
 }

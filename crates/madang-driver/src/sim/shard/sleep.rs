@@ -102,7 +102,8 @@ impl Sleep {
     }
 
     fn hear_alarm(&mut self, machine: &mut Machine) {
-        if !self.alarm.rung.swap(false, Ordering::Acquire) {
+        // Looked at first, since this is asked at every step and the answer is mostly no.
+        if !self.alarm.rung.load(Ordering::Relaxed) || !self.alarm.rung.swap(false, Ordering::Acquire) {
             return;
         }
         let now = machine.now();
