@@ -34,7 +34,9 @@ impl Depot {
     /// When the allocator has not even a hundred bytes.
     #[cold]
     pub fn exhausted(&self) -> PacketMut {
-        let mut packet = past_budget(self, 0).expect("the allocator has a hundred bytes");
+        // The pool first: the blocks that earlier refusals added are the smallest, and may lie idle.
+        let packet = self.packet(0).ok().or_else(|| past_budget(self, 0));
+        let mut packet = packet.expect("the allocator has a hundred bytes");
         packet.mark_exhausted();
         packet
     }
@@ -80,6 +82,9 @@ mod tests {
         assert!(refused.freeze().is_exhausted());
         drop(chunk);
         assert_eq!(depot.figures().in_use.blocks, 0);
+        let before = depot.figures().capacity;
+        (0..100).for_each(|_| drop(depot.exhausted()));
+        assert_eq!(depot.figures().capacity, before, "a refusal costs a block only while it is looked at");
         assert!(magazine.packet_past_budget(60_000).is_ok(), "and the block is used again");
     }
 }
