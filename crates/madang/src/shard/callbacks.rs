@@ -85,6 +85,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// A callback of the worker itself.
+    pub(super) fn call_worker(&mut self, call: fn(&Content, usize)) {
+        let (content, shard) = (&self.content, self.core.shard);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(content, shard))) {
+            self.core.error(ErrorKind::Panic(panic_text(&*panic)), None);
+        }
+    }
+
     /// Tells content what went wrong since. A panic in there is swallowed: there is nobody left to tell.
     pub(super) fn tell_errors(&mut self) {
         for error in std::mem::take(&mut self.core.errors) {

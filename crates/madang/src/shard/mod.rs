@@ -151,7 +151,7 @@ impl<D: Driver> Shard<D> {
 
         let taken = completions.len();
         if taken > 0 {
-            self.content.on_worker_begin(self.core.shard);
+            self.call_worker(Content::on_worker_begin);
         }
         for completion in completions.drain(..) {
             self.complete(completion);
@@ -171,7 +171,7 @@ impl<D: Driver> Shard<D> {
         }
         self.settle();
         if taken > 0 {
-            self.content.on_worker_end(self.core.shard);
+            self.call_worker(Content::on_worker_end);
         }
         self.close_the_books(taken);
     }
