@@ -103,6 +103,9 @@ pub(crate) struct Details {
     pub(crate) joined_at: Time,
     /// Valid while `life` is `Leaving`: why, set before anything else of the leave happens.
     pub(crate) reason: Option<LeaveReason>,
+    /// Valid while `life` is `Leaving`: another thread's disconnect came first, and its reason is on its way to us. It was
+    /// promised to that thread, so the leave is not told before.
+    pub(crate) reason_owed: bool,
     /// What the peer's goodbye said, told when the close follows.
     pub(crate) goodbye: Option<LeaveReason>,
     pub(crate) unsent: usize,
@@ -133,6 +136,7 @@ impl Details {
             peer,
             joined_at,
             reason: None,
+            reason_owed: false,
             goodbye: None,
             unsent: 0,
             over_soft_since: None,

@@ -262,10 +262,21 @@ impl Core {
         }
         session.life = Life::Leaving(Gait::Decided { graceful });
         details.reason = Some(reason);
-        // Whoever else won the mark owes us a word that will find the session leaving.
-        self.fabric.directory.leave(session.id);
+        details.reason_owed = !self.fabric.directory.leave(session.id);
         self.decided.push(local);
         true
+    }
+
+    /// The word of whoever marked the session in the directory: its reason stands, also over one that was faster here.
+    pub(crate) fn decide_marked(&mut self, local: u32, reason: LeaveReason) {
+        self.decide(local, reason, false);
+        if let Some(details) = self.sessions.details(local) {
+            // Whoever was declined never joined: it has no leave to be told.
+            if details.reason != Some(LeaveReason::Declined) {
+                details.reason = Some(reason);
+            }
+            details.reason_owed = false;
+        }
     }
 
     /// Notes an error to be told; the gate bounds how many are.

@@ -144,6 +144,9 @@ impl<D: Driver> Shard<D> {
     /// The driver holds nothing any more: the connection is retired, content is told, the slot is free.
     fn finish(&mut self, local: u32) {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
+        if details.reason_owed {
+            return;
+        }
         debug_assert!(!session.in_flight(), "the retire rule");
         let (id, conn) = (session.id, session.conn);
         let reason = details.reason.expect("a leave has its reason first");

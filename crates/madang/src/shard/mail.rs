@@ -36,7 +36,8 @@ impl<D: Driver> Shard<D> {
         match word {
             Word::Disconnect { id, reason } => {
                 if let Some(local) = self.owner_of_session(id) {
-                    self.core.decide(local, reason, false);
+                    self.core.decide_marked(local, reason);
+                    self.advance_leave(local);
                 }
             }
             Word::Adopt { incoming, placed } => self.adopt(incoming, placed),
