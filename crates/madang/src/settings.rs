@@ -106,7 +106,8 @@ pub struct Settings {
     pub partial_timeout_ms: u64,
     /// A session is gone so long after its leave began, whatever the peer does.
     pub leave_timeout_ms: u64,
-    /// Bytes read and thrown away while a session drains; past them it is reset.
+    /// Bytes read and thrown away after our own end of a session was sent; past them it is reset, which may destroy the
+    /// tail of what it was sent. More than the kernel's receive window (6 MiB on Linux), which may be full when we begin.
     pub drain_bytes_max: usize,
     /// `stop` gives up on sessions that did not leave after so long.
     pub stop_timeout_ms: u64,
@@ -206,7 +207,7 @@ impl Default for Settings {
             idle_timeout_ms: 60_000,
             partial_timeout_ms: 10_000,
             leave_timeout_ms: 1_000,
-            drain_bytes_max: 64 << 10,
+            drain_bytes_max: 16 << 20,
             stop_timeout_ms: 10_000,
             reconnect_min_ms: 100,
             reconnect_max_ms: 5_000,

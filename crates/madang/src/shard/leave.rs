@@ -122,9 +122,12 @@ impl<D: Driver> Shard<D> {
     pub(super) fn drained(&mut self, local: u32, bytes: usize) {
         let most = self.core.fabric.settings.drain_bytes_max;
         let Some((session, details)) = self.core.sessions.both(local) else { return };
-        details.drained_bytes += bytes;
         let ended = !session.receiving;
-        if details.drained_bytes > most && !matches!(session.life, Life::Leaving(Gait::Aborting)) {
+        // What comes before our own end is sent may come for as long as the deadline lasts: it is the tail that counts.
+        if session.life == Life::Leaving(Gait::Draining) {
+            details.drained_bytes += bytes;
+        }
+        if details.drained_bytes > most && session.life == Life::Leaving(Gait::Draining) {
             self.abort(local);
         } else if ended {
             self.advance_leave(local);
