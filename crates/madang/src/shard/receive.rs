@@ -291,6 +291,7 @@ impl<D: Driver> Shard<D> {
         if session.holds > 0 || session.is_leaving() {
             return;
         }
+        session.last_heard = self.core.now;
         self.receive_kept(local);
         if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
             if session.holds == 0 && std::mem::take(&mut session.paused) {
