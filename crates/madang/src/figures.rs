@@ -24,7 +24,7 @@ pub struct Figures {
     pub refused: u64,
     /// Peers that ended before they were joined, refused greetings included.
     pub failed: u64,
-    /// Sessions that joined.
+    /// Sessions that joined, those that a lobby declined at once included.
     pub joins: u64,
     /// Sessions that left, by [`LeaveReason::code`].
     pub leaves: [u64; LeaveReason::COUNT],

@@ -660,6 +660,7 @@ impl<D: Driver> Shard<D> {
 
     /// Content learns of the session.
     fn join(&mut self, local: u32, id: SessionId, peer: &Peer) {
+        self.core.counters.add(Count::Joins, 1);
         if let Content::Lobby(lobby) = &self.content {
             let entered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lobby.enter(id, peer)));
             let (session, details) = self.core.sessions.both(local).expect("it was just filled");
@@ -679,7 +680,6 @@ impl<D: Driver> Shard<D> {
                 }
             }
         }
-        self.core.counters.add(Count::Joins, 1);
         self.call(local, id, Call::Join(peer));
         if let Some(session) = self.core.sessions.get_mut(local) {
             if session.life == Life::Joining {
