@@ -163,7 +163,7 @@ impl<D: Driver> Shard<D> {
         self.feed_starved();
         if !self.ticks() {
             self.flush(false);
-        } else if taken < self.batch && self.core.now >= self.next_tick {
+        } else if self.tick_is_due(taken) {
             self.flush(false);
             self.next_tick = self.core.now + ms(self.core.fabric.settings.tick_ms);
         } else {
@@ -288,6 +288,14 @@ impl<D: Driver> Shard<D> {
     /// Bytes came: buffers are there again.
     fn fed(&mut self) {
         self.starved_pause = Duration::ZERO;
+    }
+
+    /// Whether the tick's flush comes now. While a turn was full there is more to take in first, but not for ever: a flood
+    /// puts the tick off by one tick at most.
+    fn tick_is_due(&self, taken: usize) -> bool {
+        let now = self.core.now;
+        now >= self.next_tick
+            && (taken < self.batch || now >= self.next_tick + ms(self.core.fabric.settings.tick_ms))
     }
 
     fn ticks(&self) -> bool {
