@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::engine::{Plan, Running, StopReport, no_state};
@@ -106,7 +106,7 @@ impl ClientBuilder {
         }
         let ClientBuilder { settings, protocol, make_state, links, .. } = self;
         let plan = Plan { settings, protocol, content: Content::Handler(handler), make_state, is_server: false };
-        let client = Client { running: Some(plan.start()?), cells: Mutex::default(), next: AtomicU32::new(0) };
+        let client = Client { running: Some(plan.start()?), cells: Mutex::default() };
         for route in links {
             client.connect(route);
         }
@@ -125,7 +125,6 @@ pub struct Client {
     running: Option<Running>,
     /// By link number. The lock is of the face alone: no shard ever takes it.
     cells: Mutex<Vec<LinkCell>>,
-    next: AtomicU32,
 }
 
 impl Client {
@@ -138,9 +137,12 @@ impl Client {
     }
 
     fn connect(&self, route: Route) -> Link {
-        let link = self.next.fetch_add(1, Ordering::Relaxed);
         let cell: LinkCell = Arc::new(AtomicU64::new(0));
-        self.cells().push(Arc::clone(&cell));
+        let link = {
+            let mut cells = self.cells();
+            cells.push(Arc::clone(&cell));
+            (cells.len() - 1) as u32
+        };
         let fabric = &self.running().fabric;
         let shard = link as usize % fabric.mailboxes.len();
         fabric.mailboxes[shard].control(Word::Connect(LinkSpec { link, route, cell }));

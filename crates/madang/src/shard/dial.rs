@@ -32,6 +32,7 @@ impl<D: Driver> Shard<D> {
         if let Some(local) = session.and_then(|id| self.core.fabric.directory.layout().locate(id)).map(|(_, local)| local) {
             self.core.decide(local, crate::LeaveReason::Disconnected(0), true);
         }
+        self.embryos_of_link_stop(link);
     }
 
     pub(super) fn links_stop(&mut self) {

@@ -539,6 +539,16 @@ impl<D: Driver> Shard<D> {
         self.embryo_down(key.index, LinkDown::Unreachable);
     }
 
+    /// Calls off what is under way for a link.
+    pub(super) fn embryos_of_link_stop(&mut self, link: u32) {
+        for index in 0..self.embryos.places.len() as u32 {
+            let theirs = |embryo: &mut Embryo| embryo.link == Some(link) && embryo.stage != Stage::Aborting;
+            if self.embryos.get(index).is_some_and(theirs) {
+                self.embryo_abort(index);
+            }
+        }
+    }
+
     pub(super) fn embryos_stop(&mut self) {
         for index in 0..self.embryos.places.len() as u32 {
             self.embryo_abort(index);
