@@ -80,6 +80,8 @@ pub(crate) struct Session {
     /// Bytes of the stream that wait: the start of a frame, or all that came during a hold.
     pub(crate) inbox: Option<PacketMut>,
     pub(crate) last_heard: Time,
+    /// LAN: something was sent since the last periodic look.
+    pub(crate) spoke: bool,
     /// The longest message that may be sent to this peer.
     pub(crate) send_limit: u32,
     /// LAN: which kinds may come next.

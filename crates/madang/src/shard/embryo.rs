@@ -598,6 +598,7 @@ impl<D: Driver> Shard<D> {
             in_flight: Sent::default(),
             inbox: None,
             last_heard: self.core.now,
+            spoke: false,
             send_limit,
             lan: greets.then_some(lan),
         };

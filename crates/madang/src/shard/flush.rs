@@ -84,6 +84,7 @@ impl<D: Driver> Shard<D> {
         }
         let session = self.core.sessions.get_mut(local).expect("the session was there a moment ago");
         session.sending = true;
+        session.spoke = true;
         session.in_flight = sent;
         self.core.counters.add(Count::Sends, 1);
         if let Err(outgoing) = self.driver.send(conn, outgoing) {

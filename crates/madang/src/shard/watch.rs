@@ -49,9 +49,8 @@ impl<D: Driver> Shard<D> {
         let now = self.core.now;
         let settings = &self.core.fabric.settings;
         let lan = matches!(self.wire, Wire::Lan);
-        let (silence_max, beat, partial_max, soft_max, soft_bytes) = (
+        let (silence_max, partial_max, soft_max, soft_bytes) = (
             ms(if lan { settings.dead_after_ms } else { settings.idle_timeout_ms }),
-            ms(settings.heartbeat_ms),
             ms(settings.partial_timeout_ms),
             ms(settings.queue_soft_ms),
             settings.queue_soft_bytes,
@@ -79,16 +78,17 @@ impl<D: Driver> Shard<D> {
             return;
         }
         details.check = Some(self.core.timers.set(next, Timer::Check { local, id }));
-        if lan && silence >= beat {
+        if !std::mem::take(&mut session.spoke) && lan {
             self.core.queue_control(local, &Heartbeat { value: now.as_nanos() }.ping());
         }
     }
 }
 
-/// How often a session is looked at: each beat on a LAN, else a quarter of the shortest patience there is.
+/// How often a session is looked at: twice a beat on a LAN, so that a side that has said nothing between two looks pings
+/// within the beat; else a quarter of the shortest patience there is.
 pub(super) fn check_period_ms(settings: &Settings, lan: bool) -> u64 {
     if lan {
-        return settings.heartbeat_ms;
+        return (settings.heartbeat_ms / 2).max(1);
     }
     let patience = [settings.idle_timeout_ms, settings.queue_soft_ms, settings.partial_timeout_ms];
     let shortest = patience.into_iter().filter(|milliseconds| *milliseconds > 0).min().unwrap_or(u64::MAX);
