@@ -4,6 +4,7 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
@@ -104,6 +105,7 @@ impl Plan {
             settings: self.settings.clone(),
             serials,
             jobs,
+            ended: AtomicBool::new(false),
             is_server: self.is_server,
         }))
     }
@@ -208,6 +210,7 @@ impl Running {
         }
         let figures = self.fabric.figures();
         report.sessions_left_behind = (figures.sessions + figures.sessions_leaving) as usize;
+        self.fabric.ended.store(true, Ordering::Release);
         drain_mailboxes(&self.fabric);
         report.packets_out = self.fabric.depot.figures().in_use.blocks as usize;
         report

@@ -1,7 +1,7 @@
 //! What the shards, the gate and other threads share.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use madang_packet::{Depot, Packet};
 
@@ -27,6 +27,8 @@ pub(crate) struct Fabric {
     pub(crate) depot: Depot,
     pub(crate) serials: SerialSource,
     pub(crate) jobs: Arc<dyn Jobs>,
+    /// The shards have ended: nobody reads the mailboxes any more.
+    pub(crate) ended: AtomicBool,
     /// Whether there is a gate on shard 0; a client has none.
     pub(crate) is_server: bool,
 }
@@ -66,6 +68,11 @@ impl Fabric {
     }
 
     fn push(&self, shard: usize, letter: Letter) -> Answer {
+        // Acquire pairs with the Release of the stop, which empties the mailboxes after it; who comes between the two
+        // leaves a letter that nobody reads, and that goes with the fabric.
+        if self.ended.load(Ordering::Acquire) {
+            return Answer::Gone;
+        }
         match self.mailboxes[shard].push(letter) {
             Ok(()) => Answer::Queued,
             Err(_) => {
