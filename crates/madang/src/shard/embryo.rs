@@ -24,7 +24,7 @@ use super::{Shard, Timer};
 use crate::error::{ErrorKind, LinkDown};
 use crate::figures::Count;
 use crate::framing::Wire;
-use crate::letters::{EmbryoKey, Report, Word};
+use crate::letters::{EmbryoKey, Report};
 use crate::session::{Details, Life, Outbox, Session};
 use crate::timers::TimerKey;
 use crate::user::{Content, stranger};
@@ -129,10 +129,8 @@ impl<D: Driver> Shard<D> {
                 let index = self.embryo(conn, peer, Stage::ExpectGreeting, None);
                 self.embryo_receive(index);
             }
-            // The next turn tries again; until then the socket waits in our own mailbox.
-            Err(AttachError::Full(incoming)) => {
-                self.core.fabric.mailboxes[self.core.shard].control(Word::Adopt { incoming, placed });
-            }
+            // The next turn tries again: there is room after a poll at the earliest.
+            Err(AttachError::Full(incoming)) => self.unattached.push((incoming, placed)),
             Err(AttachError::Failed(error)) => {
                 if matches!(error, NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles) {
                     self.core.error_of(ErrorKind::SystemExhausted, None, Some(peer.remote));

@@ -21,6 +21,10 @@ impl<D: Driver> Shard<D> {
     pub(super) fn read_mail(&mut self) {
         let fabric = Arc::clone(&self.core.fabric);
         let mailbox = &fabric.mailboxes[self.core.shard];
+        for (incoming, placed) in std::mem::take(&mut self.unattached) {
+            self.adopt(incoming, placed);
+            self.settle();
+        }
         while let Some(word) = mailbox.pop_control() {
             self.obey(word);
             self.settle();

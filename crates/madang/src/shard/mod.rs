@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_driver::{Completion, Conn, Driver, Leaked, NetError, Outgoing, RecvEnd, Time, Wait};
+use madang_driver::{Completion, Conn, Driver, Incoming, Leaked, NetError, Outgoing, RecvEnd, Time, Wait};
 use madang_wire::FrameLimit;
 
 pub(crate) use self::core::{Core, Found, Timer};
@@ -58,6 +58,8 @@ pub(crate) struct Shard<D: Driver> {
     completions: Vec<Completion>,
     /// How many completions a turn takes now: fewer when they take long.
     batch: usize,
+    /// Accepted sockets that the driver had no room for, and whether they have a place.
+    unattached: Vec<(Incoming, bool)>,
     /// Sends that the driver had no room for.
     unsent: Vec<(Conn, Outgoing)>,
     /// Emptied, with their room: so that sending allocates nothing.
@@ -94,6 +96,7 @@ impl<D: Driver> Shard<D> {
             links: Links::default(),
             completions: Vec::with_capacity(settings.turn_completions_max),
             batch: settings.turn_completions_max,
+            unattached: Vec::new(),
             unsent: Vec::new(),
             spare: Vec::new(),
             starved: VecDeque::new(),
@@ -305,6 +308,7 @@ impl<D: Driver> Shard<D> {
     /// Whether another turn is due without anything new.
     pub(crate) fn has_work(&self) -> bool {
         !self.unsent.is_empty()
+            || !self.unattached.is_empty()
             || !self.core.decided.is_empty()
             || (!self.core.dirty.is_empty() && !self.ticks())
             || (!self.starved.is_empty() && self.core.now >= self.starved_until)
@@ -315,6 +319,7 @@ impl<D: Driver> Shard<D> {
         let Some(stopping) = &self.stopping else { return false };
         let empty = self.core.sessions.live() == 0
             && self.embryos.is_empty()
+            && self.unattached.is_empty()
             && self.gate.as_ref().is_none_or(Gate::is_closed);
         empty || self.core.now >= stopping.deadline
     }
