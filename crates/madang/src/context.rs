@@ -11,7 +11,7 @@ use crate::groups::GroupId;
 use crate::offload::{Job, Then};
 use crate::remote::packet_of;
 use crate::shard::{Core, Found, Timer};
-use crate::{Answer, Event, Figures, LeaveReason, Remote, SessionId};
+use crate::{Answer, Event, Figures, LeaveReason, Remote, SessionId, User};
 
 /// The engine, as seen from inside a callback.
 ///
@@ -178,7 +178,7 @@ impl<'a> Context<'a> {
         J: FnOnce() -> T + Send + 'static,
         F: FnOnce(&mut Context<'_>, SessionId, T) + Send + 'static,
     {
-        self.offload_job(session, true, move |_| job(), then)
+        self.offload_job(session, true, move |_| job(), ignoring_user(then))
     }
 
     /// As [`offload`](Context::offload), but later messages do not wait.
@@ -188,7 +188,7 @@ impl<'a> Context<'a> {
         J: FnOnce() -> T + Send + 'static,
         F: FnOnce(&mut Context<'_>, SessionId, T) + Send + 'static,
     {
-        self.offload_job(session, false, move |_| job(), then)
+        self.offload_job(session, false, move |_| job(), ignoring_user(then))
     }
 
     /// As [`offload`](Context::offload), with the thread's own state (a database connection) that the factory given at
@@ -204,7 +204,25 @@ impl<'a> Context<'a> {
         F: FnOnce(&mut Context<'_>, SessionId, T) + Send + 'static,
     {
         let job = |state: &mut dyn Any| job(state.downcast_mut().expect("the offload state has the type that the job asks for"));
-        self.offload_job(session, true, job, then)
+        self.offload_job(session, true, job, ignoring_user(then))
+    }
+
+    /// As [`offload`](Context::offload), in the user-object style: `then` gets the session's own object.
+    ///
+    /// # Panics
+    /// In `then`'s place, when the session's object is no `U`; the session then leaves as with any panic of a callback.
+    pub fn offload_user<U, T, J, F>(&mut self, session: SessionId, job: J, then: F) -> Answer
+    where
+        U: User,
+        T: Send + 'static,
+        J: FnOnce() -> T + Send + 'static,
+        F: FnOnce(&mut U, &mut Context<'_>, T) + Send + 'static,
+    {
+        let then = |cx: &mut Context<'_>, _, user: Option<&mut dyn Any>, result| {
+            let user = user.and_then(|user| user.downcast_mut()).expect("the session's user object has the type asked for");
+            then(user, cx, result);
+        };
+        self.offload_job(session, true, move |_| job(), then)
     }
 
     fn offload_job<T, F>(
@@ -216,12 +234,12 @@ impl<'a> Context<'a> {
     ) -> Answer
     where
         T: Send + 'static,
-        F: FnOnce(&mut Context<'_>, SessionId, T) + Send + 'static,
+        F: FnOnce(&mut Context<'_>, SessionId, Option<&mut dyn Any>, T) + Send + 'static,
     {
         let Found::Here(local) = self.core.find(session) else { return self.core.gone() };
         let run = Box::new(move |state: &mut dyn Any| -> Then {
             let result = job(state);
-            Box::new(move |cx, session| then(cx, session, result))
+            Box::new(move |cx, session, user| then(cx, session, user, result))
         });
         if self.core.fabric.jobs.submit(Job { session, holds, shard: self.core.shard, run }).is_err() {
             self.core.counters.add(Count::Full, 1);
@@ -257,4 +275,11 @@ impl<'a> Context<'a> {
     pub fn figures(&self) -> Figures {
         self.core.fabric.figures()
     }
+}
+
+/// What most want: the result and the session, wherever the session's state is.
+fn ignoring_user<T>(
+    then: impl FnOnce(&mut Context<'_>, SessionId, T),
+) -> impl FnOnce(&mut Context<'_>, SessionId, Option<&mut dyn Any>, T) {
+    |cx, session, _, result| then(cx, session, result)
 }

@@ -17,11 +17,11 @@ use crate::fabric::Fabric;
 use crate::letters::Word;
 use crate::{Context, SessionId};
 
-/// What is done with a job's result, on the session's shard.
-pub(crate) type Then = Box<dyn FnOnce(&mut Context<'_>, SessionId) + Send>;
+/// What is done with a job's result, on the session's shard; with the session's user object, if it has one.
+pub(crate) type Then = Box<dyn FnOnce(&mut Context<'_>, SessionId, Option<&mut dyn Any>) + Send>;
 
 /// The state of an offload thread, such as a database connection; made by a factory on that thread.
-pub type JobState = Box<dyn Any>;
+pub(crate) type JobState = Box<dyn Any>;
 
 /// Makes an offload thread's state. Called once on each thread, with the thread's number.
 pub(crate) type MakeState = Arc<dyn Fn(usize) -> JobState + Send + Sync>;

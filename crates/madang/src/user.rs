@@ -1,5 +1,6 @@
 //! The user-object style: content's own object for each connection.
 
+use std::any::Any;
 use std::net::SocketAddr;
 
 use crate::{Admission, Context, Error, Event, Leave, Message, Peer, Sent, SessionId};
@@ -47,10 +48,21 @@ pub trait Lobby: Send + Sync + 'static {
     fn on_error(&self, error: &Error) {}
 }
 
+/// A [`User`] as the engine keeps it: called through the trait, and known again by whoever made it.
+pub(crate) trait AnyUser: User {
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+impl<U: User> AnyUser for U {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
 /// A [`Lobby`] with its user type erased: what the engine keeps.
 pub(crate) trait AnyLobby: Send + Sync + 'static {
     fn on_connection_request(&self, peer: &Peer) -> Admission;
-    fn enter(&self, session: SessionId, peer: &Peer) -> Option<Box<dyn User>>;
+    fn enter(&self, session: SessionId, peer: &Peer) -> Option<Box<dyn AnyUser>>;
     fn on_worker_begin(&self, shard: usize);
     fn on_worker_end(&self, shard: usize);
     fn on_error(&self, error: &Error);
@@ -60,8 +72,8 @@ impl<L: Lobby> AnyLobby for L {
     fn on_connection_request(&self, peer: &Peer) -> Admission {
         Lobby::on_connection_request(self, peer)
     }
-    fn enter(&self, session: SessionId, peer: &Peer) -> Option<Box<dyn User>> {
-        Lobby::enter(self, session, peer).map(|user| Box::new(user) as Box<dyn User>)
+    fn enter(&self, session: SessionId, peer: &Peer) -> Option<Box<dyn AnyUser>> {
+        Lobby::enter(self, session, peer).map(|user| Box::new(user) as Box<dyn AnyUser>)
     }
     fn on_worker_begin(&self, shard: usize) {
         Lobby::on_worker_begin(self, shard);
