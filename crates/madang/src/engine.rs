@@ -144,7 +144,7 @@ impl Plan {
             match spawned {
                 Ok(thread) => running.shards.push(thread),
                 Err(error) => {
-                    running.stop(false);
+                    running.abandon();
                     return Err(thread_error(error));
                 }
             }
@@ -154,7 +154,7 @@ impl Plan {
             match started.recv().expect("every shard tells how its start went") {
                 Ok(address) => running.address = running.address.or(address),
                 Err(error) => {
-                    running.stop(false);
+                    running.abandon();
                     return Err(error);
                 }
             }
@@ -180,9 +180,15 @@ impl Running {
     }
 
     pub(crate) fn ask_to_stop(&self, graceful: bool) {
+        ask_to_stop(&self.fabric, graceful);
+    }
+
+    /// Ends a start that failed half-way: some shards run, the gate's perhaps not among them.
+    fn abandon(self) {
         for mailbox in &self.fabric.mailboxes {
-            mailbox.control(Word::Stop { graceful });
+            mailbox.control(Word::Stop { graceful: false });
         }
+        self.join();
     }
 
     /// Whether all shards have ended.
@@ -214,6 +220,15 @@ impl Running {
         drain_mailboxes(&self.fabric);
         report.packets_out = self.fabric.depot.figures().in_use.blocks as usize;
         report
+    }
+}
+
+/// A server's stop goes to the gate, which closes the door and passes it on behind whatever it has given to the other
+/// shards: so a shard that has stopped is given nothing more, and the gate, which ends last, has heard of everybody.
+pub(crate) fn ask_to_stop(fabric: &Fabric, graceful: bool) {
+    let first_told = if fabric.is_server { &fabric.mailboxes[..1] } else { &fabric.mailboxes[..] };
+    for mailbox in first_told {
+        mailbox.control(Word::Stop { graceful });
     }
 }
 

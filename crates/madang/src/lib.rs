@@ -54,6 +54,7 @@ mod links;
 mod mailbox;
 mod message;
 mod offload;
+mod planted;
 mod remote;
 mod server;
 mod session;

@@ -81,6 +81,12 @@ impl<M, C> Mailbox<M, C> {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the shard sleeps and nobody has woken it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.control.is_empty() && self.messages.is_empty()
     }

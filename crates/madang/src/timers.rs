@@ -8,6 +8,14 @@ use madang_driver::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerKey(Time, u64);
 
+#[cfg(feature = "simulation")]
+impl TimerKey {
+    /// Whether its time has come.
+    pub(crate) fn is_due(self, now: Time) -> bool {
+        self.0 <= now
+    }
+}
+
 /// Deadlines in the order in which they are due; equal ones in the order in which they were set.
 ///
 /// An ordered map and not a wheel: a session has one entry (its liveness check), cancelling leaves nothing behind, and

@@ -266,8 +266,7 @@ impl Gate {
         self.door == Door::Closed
     }
 
-    /// Whether all counts are back to nothing.
-    #[cfg(feature = "simulation")]
+    /// Whether all counts are back to nothing: every shard has told of everybody it was given.
     pub(crate) fn is_balanced(&self) -> bool {
         self.doorstep.is_empty()
             && self.places.taken == 0

@@ -56,6 +56,8 @@ pub(super) struct Embryo {
     stage: Stage,
     lan: LanFraming,
     inbox: Option<PacketMut>,
+    /// The driver holds a connect, a receive, a send of it.
+    connecting: bool,
     receiving: bool,
     sending: bool,
     eof: bool,
@@ -114,6 +116,26 @@ impl Embryos {
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// Operations that the driver holds for them.
+    #[cfg(feature = "simulation")]
+    pub(super) fn in_flight(&self) -> usize {
+        let ops = |embryo: &Embryo| {
+            usize::from(embryo.receiving) + usize::from(embryo.sending) + usize::from(embryo.connecting)
+        };
+        self.places.iter().flatten().map(ops).sum()
+    }
+
+    /// What is wrong with one of them: a deadline that passed, too much kept.
+    #[cfg(feature = "simulation")]
+    pub(super) fn broken(&self, now: madang_driver::Time, inbox_max: usize) -> Option<String> {
+        let kept = |embryo: &Embryo| embryo.inbox.as_ref().map_or(0, |inbox| inbox.len());
+        let overdue = |embryo: &&Embryo| embryo.stage != Stage::Aborting && embryo.deadline.is_due(now);
+        let embryos = || self.places.iter().flatten();
+        embryos().find(overdue).map(|embryo| format!("embryo {:?} outlives its deadline", embryo.peer.remote)).or_else(
+            || embryos().find(|embryo| kept(embryo) > inbox_max).map(|embryo| format!("an embryo keeps {} bytes", kept(embryo))),
+        )
+    }
 }
 
 impl<D: Driver> Shard<D> {
@@ -169,6 +191,7 @@ impl<D: Driver> Shard<D> {
                 stage,
                 lan,
                 inbox: None,
+                connecting: stage == Stage::Connecting,
                 receiving: false,
                 sending: false,
                 eof: false,
@@ -187,6 +210,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn embryo_connected(&mut self, index: u32, result: Result<std::net::SocketAddr, NetError>) {
         let Some(embryo) = self.embryos.get(index) else { return };
         let (conn, aborting) = (embryo.conn, embryo.stage == Stage::Aborting);
+        embryo.connecting = false;
         match result {
             Ok(local) if !aborting => {
                 embryo.peer.local = local;
@@ -472,22 +496,19 @@ impl<D: Driver> Shard<D> {
 
     fn embryo_abort(&mut self, index: u32) {
         let Some(embryo) = self.embryos.get(index) else { return };
-        let connecting = embryo.stage == Stage::Connecting;
         embryo.stage = Stage::Aborting;
         let conn = embryo.conn;
         if self.withdraw_unsent(conn) {
             self.embryos.get(index).expect("it was just there").sending = false;
         }
         self.driver.abort(conn);
-        if !connecting {
-            self.embryo_advance(index);
-        }
+        self.embryo_advance(index);
     }
 
     /// Lets an embryo go whose last word is said and of which the driver holds nothing.
     fn embryo_advance(&mut self, index: u32) {
         let Some(embryo) = self.embryos.get(index) else { return };
-        let idle = !embryo.receiving && !embryo.sending;
+        let idle = !embryo.connecting && !embryo.receiving && !embryo.sending;
         let done = match embryo.stage {
             Stage::Refusing => idle && embryo.eof,
             Stage::Aborting => idle,

@@ -146,6 +146,11 @@ impl<D: Driver> Shard<D> {
             self.links_stop();
             self.embryos_stop();
         }
+        if self.gate.is_some() {
+            for mailbox in &self.core.fabric.mailboxes[1..] {
+                mailbox.control(Word::Stop { graceful });
+            }
+        }
         for local in 0..self.core.sessions.end() {
             self.core.decide(local, LeaveReason::Stopping, graceful);
         }

@@ -7,6 +7,8 @@
 //! Nothing here is shared: other threads leave letters in the mailbox. Connections stay on the shard that they were given
 //! to, so a session's state needs no lock and its callbacks are never concurrent.
 
+#[cfg(feature = "simulation")]
+mod audit;
 mod callbacks;
 mod connections;
 mod core;
@@ -320,7 +322,7 @@ impl<D: Driver> Shard<D> {
         let empty = self.core.sessions.live() == 0
             && self.embryos.is_empty()
             && self.unattached.is_empty()
-            && self.gate.as_ref().is_none_or(Gate::is_closed);
+            && self.gate.as_ref().is_none_or(|gate| gate.is_closed() && gate.is_balanced());
         empty || self.core.now >= stopping.deadline
     }
 

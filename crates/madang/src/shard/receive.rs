@@ -266,7 +266,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// With so many entries queued the peer will hear from us anyway.
-    const PONG_QUEUE_MAX: usize = 64;
+    pub(super) const PONG_QUEUE_MAX: usize = 64;
 
     #[cold]
     pub(super) fn malformed(&mut self, local: u32, error: FrameError) {

@@ -1,0 +1,82 @@
+//! Bugs that the simulator must find.
+//!
+//! Each is a plausible slip at the place where it would be made, behind [`planted`], which is `false` at compile time
+//! unless the feature `planted` is on. One at a time is switched on, for one thread, by the simulator alone.
+//! `docs/simulation.md` tells how many seeds each one took.
+
+macro_rules! bugs {
+    ($($bug:ident: $what:literal,)+) => {
+        /// The bugs there are.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Planted { $(#[doc = $what] $bug,)+ }
+
+        #[cfg(feature = "planted")]
+        impl Planted {
+            /// All of them.
+            pub const ALL: &'static [Planted] = &[$(Planted::$bug,)+];
+
+            /// What it is, in a line.
+            pub fn what(self) -> &'static str {
+                match self { $(Planted::$bug => $what,)+ }
+            }
+        }
+    };
+}
+
+bugs! {
+    ReceiveBeforeJoin: "The receive is started, and its bytes delivered, before `on_join` returned.",
+    ReleaseInsideJoin: "A session whose connection ends inside its join is released before `on_join` returned.",
+    RearmOnResult: "A receive that told bytes is taken to go on, whatever its `more` says.",
+    TimerWithoutSerial: "A timer fires for whoever lives in the slot now.",
+    TwoSends: "A flush does not wait for the send that is in flight.",
+    SerialsRestart: "Serials begin anew with each start of the server.",
+    LeaveTwice: "`on_leave` is called inside `disconnect`, and once more at the end.",
+    ShortWriteFromStart: "After a short write the send begins again from its start.",
+    PartialDropped: "The start of a frame at the end of a read is thrown away.",
+    WakeWithoutSecondLook: "A shard falls asleep without looking once more into its mailbox.",
+    DeliveredDuringHold: "Messages are delivered while a job holds them.",
+    HoldForgotten: "A session stays held after its job came back.",
+    RetireWithSend: "A connection is retired although its send is in flight.",
+    PlaceKept: "The gate does not count a place free when its session leaves.",
+    GroupIndexStale: "The member that moved into a gap of a group keeps its old index.",
+    SendLostOnFull: "A send that the driver had no room for is forgotten.",
+    CloseWithoutDrain: "A graceful leave closes without half-close and drain.",
+    StarvedForgotten: "A receive that found no buffer is not started again.",
+    SerialNotCompared: "A request from another shard finds its session by the slot alone.",
+    DisconnectLost: "A disconnect from another thread is marked and never told to the shard.",
+    UnsentDropped: "What a session had queued when it began a graceful leave is dropped.",
+}
+
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub(crate) const fn planted(_: Planted) -> bool {
+    false
+}
+
+#[cfg(feature = "planted")]
+mod at_run_time {
+    use std::cell::Cell;
+
+    use super::Planted;
+
+    thread_local! {
+        static BUG: Cell<Option<Planted>> = const { Cell::new(None) };
+    }
+
+    /// Whether this bug is switched on, on this thread.
+    pub(crate) fn planted(bug: Planted) -> bool {
+        BUG.get() == Some(bug)
+    }
+
+    /// Runs `body` with the bug switched on.
+    pub(crate) fn with<R>(bug: Planted, body: impl FnOnce() -> R) -> R {
+        BUG.set(Some(bug));
+        let result = body();
+        BUG.set(None);
+        result
+    }
+}
+
+#[cfg(feature = "planted")]
+pub(crate) use at_run_time::{planted, with};

@@ -1,0 +1,823 @@
+//! What happened to each session, as its content and its peer saw it; and the rules that must hold whatever happens.
+//!
+//! Everything is written down at the moment of the call: a callback that comes, an answer that was given, a message that
+//! arrived. A rule that is broken is noted once, with its name, and ends the run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use madang_driver::Time;
+use madang_driver::sim::Random;
+
+use super::chronicle::Chronicle;
+use super::payload::{ANSWER, Payload};
+use crate::{Leave, LeaveReason, SessionId};
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name in `docs/simulation.md`.
+    pub rule: String,
+    /// What was seen.
+    pub what: String,
+}
+
+/// Whose calls are in order with each other: for a session, those of its own shard, of another shard, of a thread.
+pub(super) type Stream = u16;
+
+/// The session's own shard.
+pub(super) const OWN_SHARD: Stream = 0;
+
+/// Where a call came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A callback on a shard of a house.
+    Shard { house: usize, shard: usize },
+    /// Another thread.
+    Thread(u16),
+}
+
+impl Caller {
+    fn stream(self, tale: &Tale) -> Stream {
+        match self {
+            Caller::Shard { house, shard } if (house, shard) == (tale.house, tale.shard) => OWN_SHARD,
+            Caller::Shard { house, shard } => 1 + house as u16 * 16 + shard as u16,
+            Caller::Thread(thread) => 1_000 + thread,
+        }
+    }
+}
+
+/// Who a message was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Audience {
+    One(SessionId),
+    Many(Vec<SessionId>),
+    Group(u64),
+    All,
+}
+
+struct Sending {
+    house: usize,
+    life: u32,
+    caller: Caller,
+    audience: Audience,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Joining,
+    Joined,
+    Left,
+}
+
+/// What is known of a session.
+pub(super) struct Tale {
+    pub(super) house: usize,
+    pub(super) life: u32,
+    pub(super) shard: usize,
+    pub(super) stage: Stage,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// What its peer said of itself: the node and its life.
+    node: Option<(String, u64)>,
+    /// Messages that its peer must get, in order, by whose calls they were.
+    owed: BTreeMap<Stream, VecDeque<u32>>,
+    /// The last message of each stream that its peer got.
+    got: BTreeMap<Stream, u32>,
+    /// Events that it must get, likewise.
+    events: BTreeMap<Stream, VecDeque<u32>>,
+    /// How many messages of a scripted peer were delivered.
+    arrived: u32,
+    /// A `disconnect` won, or content saw it gone, at this time: nothing is delivered to it, nothing accepted for it.
+    pub(super) cut_at: Option<Time>,
+    /// By its own shard: not even a callback that came with the same batch follows.
+    cut_here: bool,
+    /// Content's `send_and_disconnect` was accepted.
+    last_word: Option<LastWord>,
+    codes: Vec<u32>,
+    panicked: bool,
+    job_panics: bool,
+    /// Jobs whose answers its messages wait for.
+    holds: u32,
+    timers: BTreeMap<u64, Time>,
+    /// Groups that it is in for sure, and all that it may ever have been in.
+    groups: BTreeSet<u64>,
+    groups_ever: BTreeSet<u64>,
+    leave: Option<(LeaveReason, Time)>,
+    /// The liveness phase: a question went all the way and its answer came back.
+    pub(super) has_answer: bool,
+    pub(super) asked: bool,
+}
+
+struct LastWord {
+    code: u32,
+    at: Time,
+    stream: Stream,
+}
+
+/// What is known of a scripted peer's connection.
+#[derive(Default)]
+pub(super) struct PeerTale {
+    pub(super) key: u32,
+    /// Messages begun, and messages whose last byte found room.
+    pub(super) begun: u32,
+    pub(super) whole: u32,
+    pub(super) bytes: usize,
+    /// The longest message that it takes.
+    pub(super) limit: usize,
+    /// It sends what is no frame.
+    pub(super) is_hostile: bool,
+    /// It ends the connection, one way or another; by itself.
+    pub(super) leaves: bool,
+    pub(super) says_goodbye: bool,
+    /// It reads all that comes, soon.
+    pub(super) reads: bool,
+    /// How the connection ended for it: in order, or not.
+    pub(super) end: Option<bool>,
+}
+
+/// What is known of a house.
+#[derive(Default)]
+pub(super) struct HouseTale {
+    pub(super) life: u32,
+    pub(super) is_server: bool,
+    pub(super) stops: bool,
+    pub(super) stops_hard: bool,
+    pub(super) leave_timeout: Duration,
+    pub(super) frame_limit: usize,
+    pub(super) drain_bytes_max: usize,
+    pub(super) abortive_close: bool,
+    pub(super) pool_is_ample: bool,
+    pub(super) joins: u64,
+    pub(super) leaves: u64,
+    pub(super) declined: u64,
+}
+
+pub(super) struct Ledger {
+    pub(super) dice: Random,
+    pub(super) now: Time,
+    pub(super) chronicle: Chronicle,
+    pub(super) violation: Option<Violation>,
+    /// No fault of this run kills connections.
+    pub(super) harmless: bool,
+    /// The liveness phase: content answers and does nothing else.
+    pub(super) calm: bool,
+    pub(super) houses: Vec<HouseTale>,
+    pub(super) sessions: BTreeMap<SessionId, Tale>,
+    /// Those that have not left, and those that have.
+    pub(super) alive: Vec<SessionId>,
+    pub(super) graves: Vec<SessionId>,
+    serials: BTreeSet<u64>,
+    pub(super) peers: BTreeMap<SocketAddr, PeerTale>,
+    /// Server sessions by the peer's address; client sessions by their own.
+    by_peer: BTreeMap<SocketAddr, SessionId>,
+    by_self: BTreeMap<SocketAddr, SessionId>,
+    sendings: Vec<Sending>,
+    codes: u32,
+    events: u32,
+    newest: BTreeMap<String, u64>,
+    /// The callback that runs asks for so much time.
+    pub(super) blocks: Option<Duration>,
+    pub(super) deeds: BTreeMap<&'static str, u64>,
+    pub(super) delivered: u64,
+    pub(super) hash: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(dice: Random, chronicle: Chronicle, harmless: bool) -> Ledger {
+        Ledger {
+            dice,
+            now: Time::ZERO,
+            chronicle,
+            violation: None,
+            harmless,
+            calm: false,
+            houses: Vec::new(),
+            sessions: BTreeMap::new(),
+            alive: Vec::new(),
+            graves: Vec::new(),
+            serials: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            by_self: BTreeMap::new(),
+            sendings: Vec::new(),
+            codes: 0,
+            events: 0,
+            newest: BTreeMap::new(),
+            blocks: None,
+            deeds: BTreeMap::new(),
+            delivered: 0,
+            hash: 0,
+        }
+    }
+
+    /// A rule is broken; the first one stands.
+    pub(super) fn fail(&mut self, rule: &str, what: impl Into<String>) {
+        let what = what.into();
+        self.chronicle.note(self.now, || format!("BROKEN {rule}: {what}"));
+        self.violation.get_or_insert(Violation { rule: rule.to_owned(), what });
+    }
+
+    pub(super) fn note(&mut self, event: impl FnOnce() -> String) {
+        self.chronicle.note(self.now, event);
+    }
+
+    /// Counts something that the run did, so that a batch can tell what never happened.
+    pub(super) fn did(&mut self, deed: &'static str) {
+        *self.deeds.entry(deed).or_default() += 1;
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+    }
+
+    // --- the life of a session, as content sees it
+
+    /// `on_join` begins, or a user object is asked for.
+    pub(super) fn joins(&mut self, id: SessionId, house: usize, shard: usize, peer: &crate::Peer) {
+        self.mix(id.to_u64());
+        let life = self.houses[house].life;
+        if !self.serials.insert(id.serial()) {
+            self.fail("I12", format!("{id} joins with a serial that was used before"));
+        }
+        let node = peer.node.as_ref().filter(|node| !node.name.is_empty());
+        let tale = Tale {
+            house,
+            life,
+            shard,
+            stage: Stage::Joining,
+            local: peer.local,
+            remote: peer.remote,
+            node: node.map(|node| (node.name.clone(), node.incarnation)),
+            owed: BTreeMap::new(),
+            got: BTreeMap::new(),
+            events: BTreeMap::new(),
+            arrived: 0,
+            cut_at: None,
+            cut_here: false,
+            last_word: None,
+            codes: Vec::new(),
+            panicked: false,
+            job_panics: false,
+            holds: 0,
+            timers: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            groups_ever: BTreeSet::new(),
+            leave: None,
+            has_answer: false,
+            asked: false,
+        };
+        let is_server = self.houses[house].is_server;
+        let by_address = if is_server { &mut self.by_peer } else { &mut self.by_self };
+        by_address.insert(if is_server { peer.remote } else { peer.local }, id);
+        if is_server {
+            if let Some((name, incarnation)) = &tale.node {
+                let newest = self.newest.entry(name.clone()).or_default();
+                *newest = (*newest).max(*incarnation);
+            }
+        }
+        self.sessions.insert(id, tale);
+        self.alive.push(id);
+        self.houses[house].joins += 1;
+        self.note(|| format!("{id} of house {house} joins on shard {shard}: {peer:?}"));
+    }
+
+    /// The factory of user objects declines.
+    pub(super) fn declined(&mut self, id: SessionId) {
+        let house = self.tale(id).house;
+        self.houses[house].joins -= 1;
+        self.houses[house].declined += 1;
+        self.bury(id);
+    }
+
+    pub(super) fn joined(&mut self, id: SessionId) {
+        let tale = self.tale(id);
+        if tale.stage == Stage::Joining {
+            tale.stage = Stage::Joined;
+        }
+    }
+
+    /// A callback for this session begins.
+    pub(super) fn is_called(&mut self, id: SessionId, callback: &str) {
+        self.mix(id.to_u64() ^ callback.len() as u64);
+        self.note(|| format!("{id} {callback}"));
+        let now = self.now;
+        match self.sessions.get(&id) {
+            None => self.fail("I2", format!("{callback} for {id}, which never joined")),
+            Some(tale) if tale.stage == Stage::Left => {
+                self.fail("I2", format!("{callback} for {id} after its leave"));
+            }
+            Some(tale) if tale.panicked => self.fail("H8", format!("{callback} for {id} after it panicked")),
+            Some(tale) if tale.stage == Stage::Joining => {
+                self.fail("I5", format!("{callback} for {id} before its on_join returned"));
+            }
+            Some(Tale { cut_at: Some(at), cut_here, .. }) if *cut_here || matches!(callback, "on_recv" | "on_event") => {
+                let ago = now.since(*at);
+                self.fail("S8", format!("{callback} for {id}, which was disconnected {ago:?} ago"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A message was delivered; answers the flags that it carries.
+    pub(super) fn receives(&mut self, id: SessionId, bytes: &[u8]) -> u8 {
+        self.is_called(id, "on_recv");
+        self.delivered += 1;
+        let Some(tale) = self.sessions.get(&id) else { return 0 };
+        if tale.holds > 0 {
+            self.fail("B3", format!("{id} gets a message while a job holds its messages"));
+        }
+        let (house, local, remote) = {
+            let tale = &self.sessions[&id];
+            (tale.house, tale.local, tale.remote)
+        };
+        match Payload::read(bytes) {
+            None => {
+                self.fail("I1", format!("{id} gets {} altered bytes", bytes.len()));
+                0
+            }
+            Some(Payload::Peer { key, counter, flags }) => {
+                let expected = self.sessions[&id].arrived;
+                match self.peers.get(&remote) {
+                    Some(peer) if peer.key == key => {
+                        let begun = peer.begun;
+                        if counter != expected || counter >= begun {
+                            let what = format!("{id} gets message {counter} where {expected} of {begun} was next");
+                            self.fail("I3", what);
+                        }
+                    }
+                    _ => self.fail("I1", format!("{id} gets a message of peer {key}, which is another's")),
+                }
+                self.tale(id).arrived = counter.wrapping_add(1);
+                flags
+            }
+            Some(Payload::Engine { number, flags }) => {
+                let other = if self.houses[house].is_server {
+                    self.by_self.get(&remote).copied()
+                } else {
+                    self.by_peer.get(&local).copied()
+                };
+                match other {
+                    Some(sender) => self.carried(sender, number, bytes.len(), flags),
+                    None => self.fail("I1", format!("{id} gets message {number} of nobody")),
+                }
+                flags
+            }
+        }
+    }
+
+    pub(super) fn leaves(&mut self, id: SessionId, leave: &Leave) {
+        self.mix(u64::from(leave.reason.code()));
+        self.note(|| format!("{id} on_leave: {leave:?}"));
+        match self.sessions.get(&id).map(|tale| tale.stage) {
+            None => return self.fail("I2", format!("{id} leaves, which never joined")),
+            Some(Stage::Left) => return self.fail("I2", format!("{id} leaves twice")),
+            Some(Stage::Joining) => return self.fail("I5", format!("{id} leaves before its on_join returned")),
+            Some(Stage::Joined) => {}
+        }
+        if let Err(why) = self.is_plausible(id, leave.reason) {
+            self.fail("leave reason", format!("{id} leaves with {:?}, but {why}", leave.reason));
+        }
+        let now = self.now;
+        let tale = self.tale(id);
+        tale.leave = Some((leave.reason, now));
+        let (remote, arrived, cut, house) = (tale.remote, tale.arrived, tale.cut_at.is_some(), tale.house);
+        self.houses[house].leaves += 1;
+        let in_order = matches!(leave.reason, LeaveReason::PeerClosed | LeaveReason::PeerGoodbye(_));
+        if let Some(peer) = self.peers.get(&remote).filter(|_| in_order && !cut) {
+            if arrived != peer.whole {
+                let whole = peer.whole;
+                self.fail("I3", format!("{id}: {arrived} of {whole} messages came before the peer's orderly end"));
+            }
+        }
+        self.bury(id);
+        self.judge_last_word(id);
+    }
+
+    /// A user object that panicked is dropped uncalled: content hears no more of its session.
+    pub(super) fn dropped_uncalled(&mut self, id: SessionId) {
+        if self.sessions.get(&id).is_some_and(|tale| tale.stage != Stage::Left) {
+            if !self.sessions[&id].panicked {
+                self.fail("I2", format!("the object of {id} is dropped without its on_leave"));
+            }
+            let house = self.sessions[&id].house;
+            self.houses[house].leaves += 1;
+            self.bury(id);
+        }
+    }
+
+    fn bury(&mut self, id: SessionId) {
+        self.tale(id).stage = Stage::Left;
+        self.alive.retain(|other| *other != id);
+        self.graves.push(id);
+    }
+
+    /// Whether a reason can have come about.
+    fn is_plausible(&self, id: SessionId, reason: LeaveReason) -> Result<(), String> {
+        use LeaveReason::*;
+        let tale = &self.sessions[&id];
+        let house = &self.houses[tale.house];
+        let peer = if house.is_server { self.peers.get(&tale.remote) } else { None };
+        let ok = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
+        match reason {
+            PeerClosed | PeerReset => {
+                ok(!self.harmless || peer.is_none_or(|peer| peer.leaves || peer.is_hostile), "its peer stayed")
+            }
+            PeerGoodbye(_) => ok(peer.is_none_or(|peer| peer.says_goodbye), "its peer said no goodbye"),
+            Malformed(_) => ok(peer.is_some_and(|peer| peer.is_hostile), "its peer sent nothing but frames"),
+            HandlerPanic => ok(tale.panicked || tale.job_panics, "nothing of it panicked"),
+            Disconnected(code) => ok(tale.codes.contains(&code), "nobody disconnected it with that code"),
+            Declined | Refused(_) => Err("it had joined".to_owned()),
+            Stopping => ok(house.stops, "its house does not stop"),
+            Superseded => {
+                let newest = |(name, incarnation): &(String, u64)| self.newest.get(name).is_some_and(|newest| newest > incarnation);
+                ok(tale.node.as_ref().is_some_and(newest), "no later life of its node came")
+            }
+            PoolExhausted => ok(!house.pool_is_ample, "the pool has room"),
+            Unreachable | System => ok(!self.harmless, "no fault of this run breaks a connection"),
+            SystemExhausted => Err("the shortage passes (K13)".to_owned()),
+            SlowConsumer | Idle | Dribble => Ok(()),
+        }
+    }
+
+    // --- requests and their answers
+
+    /// Whether a request for this id must be answered `Gone`.
+    pub(super) fn is_dead(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_none_or(|tale| tale.stage == Stage::Left || tale.cut_at.is_some())
+    }
+
+    /// A number for a message that is about to be sent.
+    pub(super) fn number(&mut self, house: usize, caller: Caller, audience: Audience, len: usize) -> u32 {
+        let life = self.houses[house].life;
+        self.sendings.push(Sending { house, life, caller, audience, len });
+        self.sendings.len() as u32 - 1
+    }
+
+    /// Message `number` was accepted for this session.
+    pub(super) fn owes(&mut self, id: SessionId, number: u32) {
+        let len = self.sendings[number as usize].len;
+        let limit = self.send_limit(id);
+        let caller = self.sendings[number as usize].caller;
+        let Some(tale) = self.sessions.get_mut(&id) else { return };
+        let stream = caller.stream(tale);
+        if len > limit {
+            // From elsewhere the shard finds out too late to answer; here it must have said so.
+            if stream == OWN_SHARD {
+                self.fail("answer", format!("{len} bytes were accepted for {id}, whose peer takes {limit}"));
+            }
+            return;
+        }
+        tale.owed.entry(stream).or_default().push_back(number);
+    }
+
+    fn send_limit(&self, id: SessionId) -> usize {
+        let Some(tale) = self.sessions.get(&id) else { return 0 };
+        let own = self.houses[tale.house].frame_limit;
+        self.peers.get(&tale.remote).map_or(own, |peer| own.min(peer.limit))
+    }
+
+    /// The answer to a request about one session. Answers whether it was accepted.
+    pub(super) fn answered(&mut self, id: SessionId, answer: crate::Answer, what: &str, house: usize) -> bool {
+        self.note(|| format!("    {what} to {id}: {answer:?}"));
+        if self.is_dead(id) || self.sessions[&id].house != house {
+            if answer.is_queued() {
+                self.fail("I12", format!("{what} to {id}, which is gone, is answered {answer:?}"));
+            }
+            return false;
+        }
+        let now = self.now;
+        if answer == crate::Answer::Gone {
+            // The engine decided its leave: from here on content knows it.
+            self.tale(id).cut_at.get_or_insert(now);
+        }
+        answer.is_queued()
+    }
+
+    /// A broadcast was accepted everywhere: who is joined must get it.
+    pub(super) fn owes_audience(&mut self, number: u32, queued_elsewhere: bool) {
+        let Sending { house, life, caller, audience, .. } = &self.sendings[number as usize];
+        let (house, life, caller, audience) = (*house, *life, *caller, audience.clone());
+        for id in self.alive.clone() {
+            let tale = &self.sessions[&id];
+            let is_joined = tale.stage == Stage::Joined && tale.cut_at.is_none() && tale.last_word.is_none();
+            let is_meant = match &audience {
+                Audience::One(_) => false,
+                Audience::Many(ids) => ids.contains(&id),
+                Audience::Group(group) => tale.groups.contains(group),
+                Audience::All => true,
+            };
+            let same_house = (tale.house, tale.life) == (house, life);
+            let stream = caller.stream(tale);
+            // Elsewhere a group's members may be others by the time the letter is read.
+            let certain = stream == OWN_SHARD || queued_elsewhere && !matches!(audience, Audience::Group(_));
+            let is_slim = self.sendings[number as usize].len <= self.send_limit(id);
+            if is_joined && is_meant && same_house && certain && is_slim {
+                self.tale(id).owed.entry(stream).or_default().push_back(number);
+            }
+        }
+    }
+
+    /// A code that names this request for ever.
+    pub(super) fn code(&mut self, id: SessionId) -> u32 {
+        self.codes += 1;
+        let code = self.codes;
+        if let Some(tale) = self.sessions.get_mut(&id) {
+            tale.codes.push(code);
+        }
+        code
+    }
+
+    /// `disconnect` was answered.
+    pub(super) fn disconnected(&mut self, id: SessionId, won: bool, caller: Caller, house: usize) {
+        self.note(|| format!("    disconnect {id}: {won}"));
+        if self.is_dead(id) || self.sessions[&id].house != house {
+            if won {
+                self.fail("I12", format!("a disconnect of {id}, which is gone, won"));
+            }
+            return;
+        }
+        let now = self.now;
+        if let Some(tale) = self.sessions.get_mut(&id) {
+            tale.cut_at.get_or_insert(now);
+            tale.cut_here |= won && caller.stream(tale) == OWN_SHARD;
+        }
+    }
+
+    /// `send_and_disconnect` was accepted.
+    pub(super) fn spoke_last(&mut self, id: SessionId, code: u32, caller: Caller) {
+        let now = self.now;
+        let tale = self.tale(id);
+        let stream = caller.stream(tale);
+        if stream == OWN_SHARD {
+            tale.cut_at.get_or_insert(now);
+            tale.cut_here = true;
+        }
+        tale.last_word.get_or_insert(LastWord { code, at: now, stream });
+    }
+
+    pub(super) fn will_panic(&mut self, id: SessionId) {
+        self.note(|| format!("    a callback of {id} panics"));
+        if let Some(tale) = self.sessions.get_mut(&id) {
+            tale.panicked = true;
+        }
+    }
+
+    /// A job of this session panics: it leaves as if a callback had, though its object is whole.
+    pub(super) fn may_panic_later(&mut self, id: SessionId) {
+        if let Some(tale) = self.sessions.get_mut(&id) {
+            tale.job_panics = true;
+        }
+    }
+
+    pub(super) fn holds(&mut self, id: SessionId) {
+        self.tale(id).holds += 1;
+    }
+
+    pub(super) fn released(&mut self, id: SessionId) {
+        let tale = self.tale(id);
+        tale.holds = tale.holds.saturating_sub(1);
+    }
+
+    pub(super) fn timer_set(&mut self, id: SessionId, key: u64, at: Time) {
+        self.tale(id).timers.insert(key, at);
+    }
+
+    /// Whether a timer is still to come.
+    pub(super) fn timer_cancelled(&mut self, id: SessionId, key: u64, answer: bool) {
+        let tale = self.tale(id);
+        let cut = tale.cut_at.is_some();
+        let known = tale.timers.remove(&key).is_some();
+        if answer != known && !cut && (answer || tale.stage == Stage::Joined && tale.last_word.is_none()) {
+            // A session whose leave the engine decided has no timers any more.
+            if answer {
+                self.fail("H9", format!("{id}: timer {key} was cancelled, which was not set"));
+            }
+        }
+    }
+
+    pub(super) fn timer_fired(&mut self, id: SessionId, key: u64) {
+        self.is_called(id, "on_timer");
+        let now = self.now;
+        let Some(tale) = self.sessions.get_mut(&id) else { return };
+        match tale.timers.remove(&key) {
+            None => self.fail("H9", format!("{id}: timer {key} fires, which is not set")),
+            Some(at) if at > now => self.fail("H9", format!("{id}: timer {key} fires {:?} early", at - now)),
+            Some(_) => {}
+        }
+    }
+
+    /// A number for an event that is about to be posted.
+    pub(super) fn event(&mut self) -> u32 {
+        self.events += 1;
+        self.events
+    }
+
+    pub(super) fn posted(&mut self, id: SessionId, number: u32, caller: Caller) {
+        let tale = self.tale(id);
+        let stream = caller.stream(tale);
+        tale.events.entry(stream).or_default().push_back(number);
+    }
+
+    pub(super) fn event_came(&mut self, id: SessionId, to: SessionId, number: u32) {
+        self.is_called(id, "on_event");
+        if id != to {
+            return self.fail("I12", format!("an event for {to} reaches {id}"));
+        }
+        let Some(tale) = self.sessions.get_mut(&id) else { return };
+        let next = tale.events.values_mut().find(|events| events.front() == Some(&number));
+        match next {
+            Some(events) => drop(events.pop_front()),
+            None => self.fail("S15", format!("{id} gets event {number} twice or out of order")),
+        }
+    }
+
+    pub(super) fn group_changed(&mut self, id: SessionId, group: u64, joins: bool, caller: Caller) {
+        let tale = self.tale(id);
+        let certain = caller.stream(tale) == OWN_SHARD;
+        if joins {
+            tale.groups_ever.insert(group);
+            if certain {
+                tale.groups.insert(group);
+            }
+        } else {
+            tale.groups.remove(&group);
+        }
+        if !certain {
+            // Whichever way, the shard's own calls may come in between.
+            tale.groups.remove(&group);
+        }
+    }
+
+    // --- what arrives at the other end
+
+    /// A scripted peer got a message; answers its flags.
+    pub(super) fn peer_receives(&mut self, address: SocketAddr, bytes: &[u8]) -> u8 {
+        let Some(sender) = self.by_peer.get(&address).copied() else {
+            self.fail("S5", format!("peer {address} gets a message before its session joined"));
+            return 0;
+        };
+        match Payload::read(bytes) {
+            Some(Payload::Engine { number, flags }) => {
+                self.carried(sender, number, bytes.len(), flags);
+                flags
+            }
+            _ => {
+                self.fail("I1", format!("peer {address} gets {} altered bytes", bytes.len()));
+                0
+            }
+        }
+    }
+
+    /// A peer was welcomed under this id.
+    pub(super) fn peer_welcomed(&mut self, address: SocketAddr, id: u64) {
+        if self.by_peer.get(&address).map(|known| known.to_u64()) != Some(id) {
+            self.fail("S5", format!("peer {address} is welcomed as {id:#x}, which is another"));
+        }
+    }
+
+    /// Message `number`, which `sender` sent, has arrived.
+    fn carried(&mut self, sender: SessionId, number: u32, len: usize, flags: u8) {
+        self.mix(u64::from(number));
+        self.note(|| format!("{sender}'s message {number} arrives"));
+        let Some(sending) = self.sendings.get(number as usize) else {
+            return self.fail("I1", format!("message {number} was never sent"));
+        };
+        let tale = self.sessions.get_mut(&sender).expect("a sender has a tale");
+        let same_house = (tale.house, tale.life) == (sending.house, sending.life);
+        let is_meant = same_house
+            && match &sending.audience {
+                Audience::One(id) => *id == sender,
+                Audience::Many(ids) => ids.contains(&sender),
+                Audience::Group(group) => tale.groups_ever.contains(group),
+                Audience::All => true,
+            };
+        if !is_meant || sending.len != len {
+            let what = format!("message {number} for {:?} arrives at the peer of {sender}", sending.audience);
+            return self.fail("I1", what);
+        }
+        tale.has_answer |= flags & ANSWER != 0;
+        let stream = sending.caller.stream(tale);
+        let owed = tale.owed.entry(stream).or_default();
+        let last = tale.got.insert(stream, number);
+        if owed.front() == Some(&number) {
+            owed.pop_front();
+        } else if owed.contains(&number) {
+            let first = owed[0];
+            self.fail("I4", format!("{sender}: message {number} arrives, but {first} before it did not"));
+        } else if matches!(sending.audience, Audience::One(_)) || last.is_some_and(|last| last >= number) {
+            self.fail("I4", format!("{sender}: message {number} arrives twice or without being accepted"));
+        }
+    }
+
+    /// A scripted peer's connection ended.
+    pub(super) fn peer_ended(&mut self, address: SocketAddr, in_order: bool) {
+        if let Some(peer) = self.peers.get_mut(&address) {
+            peer.end.get_or_insert(in_order);
+        }
+        if let Some(id) = self.by_peer.get(&address).copied() {
+            self.judge_last_word(id);
+        }
+    }
+
+    /// S10: the last message and all that was queued before it reach a peer that reads.
+    fn judge_last_word(&mut self, id: SessionId) {
+        let tale = &self.sessions[&id];
+        let house = &self.houses[tale.house];
+        let (Some(last), Some((reason, at))) = (&tale.last_word, tale.leave) else { return };
+        let Some(peer) = self.peers.get(&tale.remote).filter(|_| house.is_server) else { return };
+        let Some(in_order) = peer.end else { return };
+        let unhurried = at < last.at + house.leave_timeout && !house.stops_hard && !house.abortive_close;
+        let by_it = reason == LeaveReason::Disconnected(last.code);
+        let hastened = tale.cut_at.is_some_and(|cut| last.stream != OWN_SHARD && cut >= last.at);
+        let polite = peer.reads && !peer.leaves && !peer.is_hostile && peer.bytes <= house.drain_bytes_max;
+        if !(self.harmless && unhurried && by_it && polite && !hastened) {
+            return;
+        }
+        let owed = |stream: Stream| tale.owed.get(&stream).map_or(0, VecDeque::len);
+        let lost = owed(OWN_SHARD) + if last.stream == OWN_SHARD { 0 } else { owed(last.stream) };
+        if lost > 0 || !in_order {
+            let what = format!("{id}: {lost} messages lost before the orderly end (seen as such: {in_order})");
+            self.fail("I4", what);
+        } else {
+            self.did("last word heard");
+        }
+    }
+
+    // --- from time to time
+
+    /// Rules that are looked at when the world pauses: what was decided has happened in time.
+    pub(super) fn look(&mut self, slack: Duration) {
+        let now = self.now;
+        let overdue = self.alive.iter().find(|id| {
+            let tale = &self.sessions[id];
+            let patience = self.houses[tale.house].leave_timeout + slack;
+            tale.cut_at.is_some_and(|at| now.since(at) > patience)
+        });
+        if let Some(id) = overdue.copied() {
+            self.fail("S8", format!("{id} was disconnected and has not left"));
+        }
+    }
+
+    /// Rules of a world that is at rest: nothing that was accepted is still on its way.
+    pub(super) fn look_at_rest(&self) -> Result<(), String> {
+        for id in &self.alive {
+            let tale = &self.sessions[id];
+            if tale.stage != Stage::Joined {
+                return Err(format!("{id} is still {:?}", tale.stage));
+            }
+            if tale.cut_at.is_some() {
+                return Err(format!("{id} is still leaving"));
+            }
+            if let Some((stream, owed)) = tale.owed.iter().find(|(_, owed)| !owed.is_empty()) {
+                return Err(format!("message {} of stream {stream} never reaches {id}'s peer", owed[0]));
+            }
+            if let Some((_, events)) = tale.events.iter().find(|(_, events)| !events.is_empty()) {
+                return Err(format!("event {} never reaches {id}", events[0]));
+            }
+            if tale.holds > 0 {
+                return Err(format!("{id} is still held by a job"));
+            }
+            if let Some((key, at)) = tale.timers.iter().find(|(_, at)| **at + Duration::from_secs(2) < self.now) {
+                return Err(format!("{id}: timer {key}, due at {at:?}, never fires"));
+            }
+            if !tale.has_answer {
+                return Err(format!("{id} has exchanged no marker"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest life of a node is the only one: an older one's session is not here any more.
+    pub(super) fn look_at_nodes(&self) -> Result<(), String> {
+        for id in &self.alive {
+            let tale = &self.sessions[id];
+            if !self.houses[tale.house].is_server {
+                continue;
+            }
+            if let Some((name, incarnation)) = &tale.node {
+                let newest = self.newest[name];
+                if newest > *incarnation {
+                    return Err(format!("{id} is life {incarnation} of node {name}, though life {newest} has joined"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tale(&mut self, id: SessionId) -> &mut Tale {
+        self.sessions.get_mut(&id).expect("content names sessions that it met")
+    }
+
+    /// The session of the peer with this address, if it is here.
+    pub(super) fn session_of_peer(&self, address: SocketAddr) -> Option<SessionId> {
+        self.by_peer.get(&address).copied().filter(|id| self.sessions[id].stage != Stage::Left)
+    }
+
+    /// Sessions of a house that have not left.
+    pub(super) fn living_in(&self, house: usize) -> usize {
+        self.alive.iter().filter(|id| self.sessions[id].house == house).count()
+    }
+}

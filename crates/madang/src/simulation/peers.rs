@@ -1,0 +1,485 @@
+//! Scripted peers: raw connections without any engine code, each with manners of its own.
+//!
+//! They speak through a codec of the simulation's own and judge every frame that comes: its kind in its turn, its bytes, its
+//! owner. How they behave is drawn, from impeccable to hostile.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use madang_driver::Time;
+use madang_driver::sim::{Peer, PeerState, Random, World};
+
+use super::codec::{self, GOODBYE, GREETING, Introduction, MESSAGE, PING, PONG, REFUSAL, Tongue, WELCOME};
+use super::ledger::{Ledger, PeerTale};
+use super::payload::{MARKER, PEER_LEN_MIN, Payload};
+
+/// How a peer ends its connection, once it has said enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Never by itself.
+    Stays,
+    /// A half-close; it reads on to the end.
+    HalfCloses,
+    /// A goodbye first, then as `HalfCloses`.
+    SaysGoodbye,
+    Closes,
+    Resets,
+    Vanishes,
+    /// Bytes that are no frame.
+    TurnsHostile,
+}
+
+/// How a peer behaves, drawn for each connection.
+#[derive(Debug, Clone)]
+struct Manners {
+    /// Reads all that comes at once; or now and then; or never before the liveness phase.
+    reads: Reads,
+    /// Per million times that it acts: begins a message.
+    talks: u32,
+    /// Puts out a byte now and then rather than all.
+    dribbles: bool,
+    /// Never says a word.
+    is_mute: bool,
+    /// Has messages right behind its greeting, before any welcome.
+    is_eager: bool,
+    ending: Ending,
+    /// Times that it acts before its ending.
+    acts: u32,
+    limit: usize,
+    node: String,
+    incarnation: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    All,
+    Seldom,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expects {
+    Greeting,
+    Welcome,
+    Traffic,
+    Nothing,
+}
+
+/// One place at the table: a peer that connects, and connects again.
+pub(super) struct Seat {
+    number: u32,
+    line: Option<Line>,
+    pub(super) next_act: Time,
+    /// Connections that it may still begin in the safety phase.
+    pub(super) lives: u32,
+    turned_away: bool,
+}
+
+/// What all peers of a run share.
+pub(super) struct Table {
+    pub(super) world: World,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) tongue: Tongue,
+    pub(super) frame_limit: u32,
+    pub(super) len_max: usize,
+    pub(super) pace: Duration,
+    pub(super) dice: Random,
+    pub(super) keys: u32,
+    /// Where the server is.
+    pub(super) to: SocketAddr,
+    /// How often each kind of bad manners is drawn, per million connections.
+    pub(super) rudeness: u32,
+}
+
+struct Line {
+    peer: Peer,
+    key: u32,
+    manners: Manners,
+    expects: Expects,
+    incoming: Vec<u8>,
+    outgoing: VecDeque<u8>,
+    /// Where in the stream each message that is not out yet ends.
+    ends: VecDeque<u64>,
+    queued: u64,
+    written: u64,
+    counter: u32,
+    acts: u32,
+    greeted: bool,
+    /// It has ended its direction, or all.
+    is_over: bool,
+    is_half_closed: bool,
+    asked: bool,
+    refused: bool,
+}
+
+impl Seat {
+    pub(super) fn new(number: u32, lives: u32, starts: Time) -> Seat {
+        Seat { number, line: None, next_act: starts, lives, turned_away: false }
+    }
+
+    /// Its own connection's address, while it has one.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.line.as_ref().map(|line| line.peer.local())
+    }
+
+    /// Whether bytes wait for it that it would read.
+    pub(super) fn has_mail(&self, calm: bool) -> bool {
+        self.line.as_ref().is_some_and(|line| (calm || line.manners.reads == Reads::All) && line.peer.unread() > 0)
+    }
+
+    /// The liveness phase asks: does this peer have what it came for, or is there no room for it?
+    pub(super) fn is_served(&self, ledger: &Ledger, is_full: bool) -> Result<(), String> {
+        match &self.line {
+            Some(line) if line.expects == Expects::Traffic => {
+                let Some(id) = ledger.session_of_peer(line.peer.local()) else {
+                    return Err(format!("peer {} has no session", line.key));
+                };
+                if ledger.sessions[&id].has_answer { Ok(()) } else { Err(format!("{id} has no answer for its peer")) }
+            }
+            _ if is_full => Ok(()),
+            Some(line) => Err(format!("peer {} is not let in: {:?}, {:?}", line.key, line.expects, line.peer.state())),
+            None => Err(format!("seat {} finds no way in", self.number)),
+        }
+    }
+
+    /// One act: read, answer, talk, end.
+    pub(super) fn act(&mut self, table: &mut Table, calm: bool) {
+        let now = table.world.now();
+        let pace = table.pace.as_nanos() as u64;
+        self.next_act = now + Duration::from_nanos(table.dice.between(pace / 8, pace));
+        let Some(line) = &mut self.line else {
+            if calm || self.lives > 0 {
+                self.lives = self.lives.saturating_sub(1);
+                self.begin(table, calm);
+            }
+            return;
+        };
+        let shared = Arc::clone(&table.ledger);
+        let mut ledger = shared.lock().expect("nothing panics under this lock");
+        line.read(table, &mut ledger, calm);
+        line.speak(table, &mut ledger, calm);
+        line.write(table, &mut ledger);
+        let is_gone = match line.peer.state() {
+            PeerState::Connecting => false,
+            PeerState::Open => false,
+            PeerState::Ended | PeerState::Failed(_) if line.peer.unread() > 0 && !line.is_over => false,
+            PeerState::Ended => {
+                // All that was sent to it has come.
+                ledger.peer_ended(line.peer.local(), true);
+                true
+            }
+            PeerState::Failed(_) => {
+                ledger.peer_ended(line.peer.local(), false);
+                true
+            }
+            PeerState::Closed => true,
+        };
+        if is_gone {
+            self.turned_away = line.expects != Expects::Traffic;
+            ledger.note(|| format!("peer {} is gone ({:?})", line.key, line.peer.state()));
+            // A socket that is not needed any more is closed: what the other end still sends finds nobody.
+            if let Some(tale) = ledger.peers.get_mut(&line.peer.local()) {
+                tale.leaves = true;
+            }
+            drop(ledger);
+            self.line = None;
+        }
+    }
+
+    fn begin(&mut self, table: &mut Table, calm: bool) {
+        let manners = Manners::draw(table, calm, self.number);
+        let from = SocketAddr::from(([127, 0, 0, 2 + (self.number % 4) as u8], 0));
+        let Ok(peer) = table.world.peer(from, table.to) else { return };
+        table.keys += 1;
+        let key = table.keys;
+        let tale = PeerTale {
+            key,
+            limit: manners.limit,
+            reads: manners.reads == Reads::All,
+            ..PeerTale::default()
+        };
+        let mut ledger = table.ledger.lock().expect("nothing panics under this lock");
+        ledger.note(|| format!("peer {key} connects from {}: {manners:?}", peer.local()));
+        ledger.did("peer connects");
+        ledger.peers.insert(peer.local(), tale);
+        let expects = if table.tongue == Tongue::Lan { Expects::Greeting } else { Expects::Traffic };
+        self.line = Some(Line {
+            peer,
+            key,
+            manners,
+            expects,
+            incoming: Vec::new(),
+            outgoing: VecDeque::new(),
+            ends: VecDeque::new(),
+            queued: 0,
+            written: 0,
+            counter: 0,
+            acts: 0,
+            greeted: false,
+            is_over: false,
+            is_half_closed: false,
+            asked: false,
+            refused: false,
+        });
+    }
+}
+
+impl Manners {
+    fn draw(table: &mut Table, calm: bool, seat: u32) -> Manners {
+        let rudeness = if calm { 0 } else { table.rudeness };
+        let frame_limit = table.frame_limit as usize;
+        let dice = &mut table.dice;
+        let endings = [
+            Ending::HalfCloses,
+            Ending::SaysGoodbye,
+            Ending::Closes,
+            Ending::Resets,
+            Ending::Vanishes,
+            Ending::TurnsHostile,
+        ];
+        let named = !calm && dice.below(6) == 0;
+        Manners {
+            reads: match () {
+                () if dice.chance(rudeness / 2) => Reads::Seldom,
+                () if dice.chance(rudeness / 4) => Reads::Never,
+                () => Reads::All,
+            },
+            talks: if calm { 0 } else { dice.between(50_000, 700_000) as u32 },
+            dribbles: dice.chance(rudeness / 2),
+            is_mute: dice.chance(rudeness / 4),
+            is_eager: !calm && dice.coin(),
+            ending: if dice.chance(rudeness) { endings[dice.index(endings.len())] } else { Ending::Stays },
+            acts: dice.below(40) as u32,
+            limit: if dice.below(8) == 0 && table.tongue == Tongue::Lan { dice.between(20, 90) as usize } else { frame_limit },
+            node: if named { format!("node-{}", seat % 3) } else { String::new() },
+            incarnation: dice.between(1, 3),
+        }
+    }
+}
+
+impl Line {
+    fn read(&mut self, table: &mut Table, ledger: &mut Ledger, calm: bool) {
+        let reads = match self.manners.reads {
+            Reads::All => true,
+            Reads::Seldom => calm || table.dice.below(8) == 0,
+            Reads::Never => calm,
+        };
+        if !reads || self.is_over {
+            return;
+        }
+        let mut room = [0; 4096];
+        loop {
+            let count = self.peer.read(&mut room);
+            if count == 0 {
+                break;
+            }
+            self.incoming.extend_from_slice(&room[..count]);
+        }
+        loop {
+            match codec::take_frame(table.tongue, &mut self.incoming) {
+                Ok(Some(frame)) => self.judge(table, ledger, frame.kind, &frame.payload),
+                Ok(None) => break,
+                Err(what) => {
+                    ledger.fail("I4", format!("peer {} gets {what}", self.key));
+                    self.incoming.clear();
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether a frame may come now, and what it says.
+    fn judge(&mut self, table: &mut Table, ledger: &mut Ledger, kind: u8, payload: &[u8]) {
+        let address = self.peer.local();
+        ledger.note(|| format!("peer {} gets a frame of kind {kind}, {} bytes", self.key, payload.len()));
+        let next = match (self.expects, kind) {
+            (Expects::Greeting, GREETING) if payload.starts_with(b"MDNG") => Expects::Welcome,
+            (Expects::Greeting | Expects::Welcome, REFUSAL) => {
+                self.refused = true;
+                Expects::Nothing
+            }
+            (Expects::Welcome, WELCOME) => {
+                let id = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                ledger.peer_welcomed(address, id);
+                Expects::Traffic
+            }
+            (Expects::Traffic, MESSAGE) => {
+                ledger.peer_receives(address, payload);
+                Expects::Traffic
+            }
+            (Expects::Traffic, PING) => {
+                if !self.manners.is_mute || ledger.calm {
+                    self.put(&codec::lan_frame(PONG, payload));
+                }
+                Expects::Traffic
+            }
+            (Expects::Traffic, PONG) => Expects::Traffic,
+            (Expects::Traffic | Expects::Welcome, GOODBYE) => Expects::Nothing,
+            (expects, kind) => {
+                ledger.fail("S5", format!("peer {} gets a frame of kind {kind} where it expects {expects:?}", self.key));
+                expects
+            }
+        };
+        let _ = table;
+        self.expects = next;
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if !self.is_half_closed {
+            self.queued += bytes.len() as u64;
+            self.outgoing.extend(bytes);
+        }
+    }
+
+    /// Begins a message.
+    fn say(&mut self, table: &mut Table, ledger: &mut Ledger, flags: u8) {
+        let most = if table.dice.below(16) == 0 { table.len_max } else { table.len_max.min(100) };
+        let len = table.dice.between(PEER_LEN_MIN as u64, most.max(PEER_LEN_MIN) as u64) as usize;
+        let payload = Payload::Peer { key: self.key, counter: self.counter, flags }.bytes(len);
+        self.counter += 1;
+        let frame = codec::message(table.tongue, &payload, &mut table.dice);
+        self.put(&frame);
+        self.ends.push_back(self.queued);
+        if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+            tale.begun = self.counter;
+        }
+    }
+
+    fn speak(&mut self, table: &mut Table, ledger: &mut Ledger, calm: bool) {
+        if self.is_over || self.is_half_closed || !self.peer.is_open() {
+            return;
+        }
+        if calm {
+            if !self.greeted {
+                self.greet(table);
+            }
+            if self.expects == Expects::Traffic && !self.asked {
+                self.asked = true;
+                self.say(table, ledger, MARKER);
+            }
+            return;
+        }
+        if self.manners.is_mute {
+            return;
+        }
+        self.acts += 1;
+        if !self.greeted {
+            self.greet(table);
+            if self.manners.is_eager {
+                for _ in 0..table.dice.below(4) {
+                    self.say(table, ledger, 0);
+                }
+            }
+        }
+        let may_talk = self.expects == Expects::Traffic || self.manners.is_eager;
+        while may_talk && self.outgoing.len() < 2_000 && table.dice.chance(self.manners.talks) {
+            self.say(table, ledger, 0);
+        }
+        if self.expects == Expects::Traffic && table.tongue == Tongue::Lan && table.dice.below(40) == 0 {
+            self.put(&codec::lan_frame(PING, &7u64.to_le_bytes()));
+        }
+        if self.acts >= self.manners.acts {
+            self.end(table, ledger);
+        }
+    }
+
+    fn greet(&mut self, table: &mut Table) {
+        self.greeted = true;
+        if table.tongue == Tongue::Lan {
+            let Manners { node, incarnation, limit, .. } = &self.manners;
+            let frame = Introduction { frame_limit: *limit as u32, node, incarnation: *incarnation }.frame();
+            self.put(&frame);
+        }
+    }
+
+    fn end(&mut self, table: &mut Table, ledger: &mut Ledger) {
+        let ending = self.manners.ending;
+        if ending == Ending::Stays {
+            return;
+        }
+        let address = self.peer.local();
+        let Some(tale) = ledger.peers.get_mut(&address) else { return };
+        match ending {
+            Ending::HalfCloses | Ending::SaysGoodbye => {
+                let says = ending == Ending::SaysGoodbye
+                    && table.tongue == Tongue::Lan
+                    && self.expects == Expects::Traffic;
+                if says && !tale.says_goodbye {
+                    tale.says_goodbye = true;
+                    tale.leaves = true;
+                    let mut goodbye = vec![0x44];
+                    goodbye.extend(0u32.to_le_bytes());
+                    self.put(&codec::lan_frame(GOODBYE, &goodbye));
+                    self.manners.talks = 0;
+                    return;
+                }
+                // Behind all that it has said.
+                if self.outgoing.is_empty() {
+                    tale.leaves = true;
+                    self.is_half_closed = true;
+                    self.peer.shutdown_write();
+                }
+                self.manners.talks = 0;
+                ledger.did("peer half-closes");
+            }
+            Ending::Closes => {
+                tale.leaves = true;
+                self.is_over = true;
+                self.peer.close();
+                ledger.did("peer closes");
+            }
+            Ending::Resets => {
+                tale.leaves = true;
+                self.is_over = true;
+                self.peer.reset();
+                ledger.did("peer resets");
+            }
+            Ending::Vanishes => {
+                tale.leaves = true;
+                self.is_over = true;
+                self.peer.vanish();
+                ledger.did("peer vanishes");
+            }
+            Ending::TurnsHostile => {
+                tale.is_hostile = true;
+                if self.outgoing.is_empty() {
+                    let bytes = codec::garbage(table.tongue, table.frame_limit, &mut table.dice);
+                    self.put(&bytes);
+                    self.manners.ending = Ending::Stays;
+                    self.manners.talks = 0;
+                    self.manners.is_mute = true;
+                    ledger.did("peer turns hostile");
+                }
+            }
+            Ending::Stays => {}
+        }
+    }
+
+    fn write(&mut self, table: &mut Table, ledger: &mut Ledger) {
+        if self.is_over || self.outgoing.is_empty() {
+            return;
+        }
+        let most = if self.manners.dribbles && !ledger.calm { 1 + table.dice.index(3) } else { usize::MAX };
+        let mut total = 0;
+        while total < most && !self.outgoing.is_empty() {
+            let (front, _) = self.outgoing.as_slices();
+            let len = front.len().min(most - total);
+            let count = self.peer.write(&front[..len]);
+            self.outgoing.drain(..count);
+            total += count;
+            if count < len {
+                break;
+            }
+        }
+        self.written += total as u64;
+        while self.ends.front().is_some_and(|end| *end <= self.written) {
+            self.ends.pop_front();
+        }
+        if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+            tale.whole = self.counter - self.ends.len() as u32;
+            tale.bytes = self.written as usize;
+        }
+    }
+}

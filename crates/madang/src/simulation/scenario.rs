@@ -1,0 +1,156 @@
+//! What a seed draws: the settings, the weather, the crowd and its temper. Most seeds leave most things out: what is always
+//! there hides what only shows without it.
+
+use std::time::Duration;
+
+use madang_driver::DriverSettings;
+use madang_driver::sim::{Faults, Random};
+
+use super::codec::Tongue;
+use super::content::Temper;
+use crate::Settings;
+
+pub(super) struct Scenario {
+    pub(super) tongue: Tongue,
+    pub(super) settings: Settings,
+    pub(super) user_style: bool,
+    /// Shards and links of an engine's client, if there is one.
+    pub(super) client: Option<(usize, usize)>,
+    pub(super) faults: Faults,
+    /// Nothing in this run kills a connection but its two ends.
+    pub(super) harmless: bool,
+    pub(super) temper: Temper,
+    pub(super) driver: DriverSettings,
+    pub(super) seats: u32,
+    pub(super) lives: u32,
+    pub(super) rudeness: u32,
+    pub(super) pace: Duration,
+    pub(super) threads: u16,
+    /// Per million steps: somebody stops the server and starts it again.
+    pub(super) restarts: u32,
+    pub(super) steps: u32,
+    pub(super) descriptors_max: usize,
+}
+
+impl Scenario {
+    pub(super) fn draw(seed: u64) -> Scenario {
+        let mut random = Random::new(seed ^ 0x7363_656e_6172_696f);
+        let dice = &mut random;
+        let tongue = *pick(dice, &[Tongue::Lan, Tongue::Lan, Tongue::Be32, Tongue::Classic]);
+        let harmless = dice.coin();
+        let mut faults = match dice.below(8) {
+            0 => Faults::none(),
+            1 => Faults::calm(),
+            _ => Faults::swarm(seed),
+        };
+        if harmless {
+            faults = faults.harmless();
+        }
+        faults.cut_sizes = vec![2, 3, 4, 5, 6, 8, 14, 40];
+        let seats = *pick(dice, &[1, 2, 4, 8, 16, 64]);
+        let settings = draw_settings(dice, tongue);
+        let descriptors_max = match dice.below(8) {
+            0 => dice.between(4, 40) as usize,
+            _ => usize::MAX,
+        };
+        Scenario {
+            tongue,
+            user_style: dice.below(3) == 0,
+            client: (dice.below(2) == 0).then(|| (dice.between(1, 2) as usize, dice.between(1, 4) as usize)),
+            faults,
+            harmless,
+            temper: draw_temper(dice, &settings),
+            driver: DriverSettings {
+                connections_max: settings.slots_per_shard() + settings.embryos_max,
+                submissions_max: *pick(dice, &[1, 2, 8, 64, 4_096]),
+                recv_buffers: settings.recv_buffers,
+                recv_buffer_bytes: *pick(dice, &[64, 256, 1_024, 8_192]),
+                pause_bytes_max: *pick(dice, &[1, 64, 4_096]),
+                ..DriverSettings::default()
+            },
+            seats,
+            lives: dice.between(1, 4) as u32,
+            rudeness: *pick(dice, &[0, 100_000, 300_000, 800_000]),
+            pace: Duration::from_micros(*pick(dice, &[50, 500, 5_000, 30_000])),
+            threads: dice.below(3) as u16,
+            restarts: *pick(dice, &[0, 0, 1_500, 4_000]),
+            steps: dice.between(200, 1_200) as u32,
+            settings,
+            descriptors_max,
+        }
+    }
+}
+
+fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
+    let is_lan = tongue == Tongue::Lan;
+    let frame_limit_bytes = match tongue {
+        Tongue::Lan => *pick(dice, &[64, 200, 1_000, 20_000, 300_000]),
+        Tongue::Be32 | Tongue::Classic => *pick(dice, &[64, 200, 1_000, 20_000, 65_000]),
+    };
+    let queue_hard_bytes = (frame_limit_bytes as usize).max(*pick(dice, &[200, 2_000, 50_000, 1 << 20]));
+    let heartbeat_ms = *pick(dice, &[50, 200, 500]);
+    let reconnect_min_ms = *pick(dice, &[1, 20, 100]);
+    Settings {
+        bind: ([127, 0, 0, 1], 7_000).into(),
+        workers: dice.between(1, 4) as usize,
+        offload_jobs_max: *pick(dice, &[1, 3, 64]),
+        max_sessions: *pick(dice, &[1, 2, 6, 20, 64]),
+        session_slack: *pick(dice, &[None, Some(0), Some(1), Some(4)]),
+        embryos_max: *pick(dice, &[1, 3, 64]),
+        recv_buffers: *pick(dice, &[1, 2, 4, 16]),
+        turn_completions_max: *pick(dice, &[1, 2, 3, 8, 32, 256]),
+        backlog: *pick(dice, &[1, 4, 64]),
+        abortive_close: dice.below(10) == 0,
+        frame_limit_bytes,
+        tick_ms: if is_lan { 0 } else { *pick(dice, &[0, 0, 0, 5, 40]) },
+        queue_soft_bytes: queue_hard_bytes / *pick(dice, &[1, 2, 8]),
+        queue_soft_ms: *pick(dice, &[20, 300, 3_000]),
+        queue_hard_bytes,
+        queue_hard_messages: *pick(dice, &[2, 16, 1_024]),
+        pool_budget_bytes: *pick(dice, &[1 << 17, 1 << 20, 1 << 28]),
+        mailbox_messages_max: *pick(dice, &[1, 2, 8, 256]),
+        session_timers_max: *pick(dice, &[1, 2, 64]),
+        greeting_timeout_ms: *pick(dice, &[50, 400, 1_500]),
+        heartbeat_ms,
+        dead_after_ms: heartbeat_ms * *pick(dice, &[3, 6]),
+        idle_timeout_ms: *pick(dice, &[500, 2_000]),
+        partial_timeout_ms: *pick(dice, &[100, 1_000, 3_000]),
+        leave_timeout_ms: *pick(dice, &[30, 200, 1_000]),
+        drain_bytes_max: *pick(dice, &[100, 4_000, 64 << 10]),
+        stop_timeout_ms: 20_000,
+        reconnect_min_ms,
+        reconnect_max_ms: reconnect_min_ms * *pick(dice, &[1, 5]),
+        connect_timeout_ms: *pick(dice, &[100, 1_000]),
+        service: "simulated".into(),
+        node: String::new(),
+        incarnation: 1,
+        app_version: 7,
+        ..Settings::default()
+    }
+}
+
+fn draw_temper(dice: &mut Random, settings: &Settings) -> Temper {
+    let mut rate = |most: u32| if dice.below(3) == 0 { 0 } else { most >> dice.below(5) };
+    Temper {
+        deeds_max: u64::from(1 + rate(3)),
+        refuse: rate(200_000),
+        decline: rate(150_000),
+        panic: rate(30_000),
+        block: rate(20_000),
+        disconnect: rate(60_000),
+        last_word: rate(80_000),
+        offload: rate(150_000),
+        broadcast: rate(200_000),
+        group: rate(300_000),
+        post: rate(300_000),
+        timer: rate(150_000),
+        stale: rate(200_000),
+        too_long: rate(30_000),
+        len_max: settings.frame_limit_bytes as usize,
+        span_max: Duration::from_micros(u64::from(rate(400_000)).max(100)),
+    }
+}
+
+fn pick<'a, T>(dice: &mut Random, choices: &'a [T]) -> &'a T {
+    &choices[dice.index(choices.len())]
+}

@@ -1,0 +1,389 @@
+//! One run: a town of houses and peers, from its foundation to its end.
+//!
+//! ```text
+//!   safety    faults, bad manners, restarts: whatever happens, no rule is broken
+//!   liveness  no more faults: soon everybody is served and nothing is under way
+//!   end       all houses stop: everything is back where it came from
+//! ```
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use madang_driver::Time;
+use madang_driver::sim::{FaultCounts, Faults, Random, World};
+use madang_wire::classic::{Classic, ClassicSettings};
+
+use super::codec::Tongue;
+use super::content::{Content, GuestBook};
+use super::house::House;
+use super::ledger::{HouseTale, Ledger, Violation};
+use super::peers::{Seat, Table};
+use super::scenario::Scenario;
+use crate::engine::{Plan, no_state};
+use crate::framing::Protocol;
+use crate::id::SerialSource;
+use crate::{ForeignFraming, Settings};
+
+/// The server, and the client beside it.
+const SERVER: usize = 0;
+
+/// Virtual time in which a healed world must come to rest.
+const REST_AFTER: Duration = Duration::from_secs(60);
+
+/// How late what has to happen in time may be: completions withheld, wakes delayed, shards clogged and blocked.
+const SLACK: Duration = Duration::from_secs(12);
+
+/// Every so many steps, the rules are looked at that look at everything.
+const LOOK_EVERY: u32 = 64;
+
+pub(super) struct Town {
+    world: World,
+    ledger: Arc<Mutex<Ledger>>,
+    dice: Random,
+    houses: Vec<House>,
+    seats: Vec<Seat>,
+    table: Table,
+    threads: u16,
+    restarts: u32,
+    steps: u32,
+    /// Half turns of shards so far.
+    pub(super) turns: u64,
+    ready: Vec<(usize, usize)>,
+}
+
+/// What came of a run.
+pub(super) struct Outcome {
+    pub(super) violation: Option<Violation>,
+    pub(super) trace_hash: u64,
+    pub(super) faults: FaultCounts,
+    pub(super) turns: u64,
+    pub(super) virtual_time: Duration,
+}
+
+impl Town {
+    pub(super) fn found(seed: u64, scenario: Scenario, ledger: &Arc<Mutex<Ledger>>) -> Town {
+        let Scenario { tongue, settings, temper, faults, .. } = scenario;
+        let world = World::new(seed, faults);
+        world.set_descriptors_max(scenario.descriptors_max);
+        let mut dice = world.random();
+        let temper = Arc::new(temper);
+        let serials = SerialSource::World(Arc::new(AtomicU64::new(1)));
+        let mut houses = Vec::new();
+        let server = Content { ledger: Arc::clone(ledger), temper: Arc::clone(&temper), house: SERVER };
+        let content = if scenario.user_style {
+            let slots_a_shard = settings.slots_per_shard().max(2).next_power_of_two();
+            crate::user::Content::Lobby(Arc::new(GuestBook { content: server.clone(), slots_a_shard }))
+        } else {
+            crate::user::Content::Handler(Arc::new(server.clone()))
+        };
+        let plan = Plan {
+            settings: settings.clone(),
+            protocol: protocol(tongue, &settings),
+            content,
+            make_state: no_state(),
+            is_server: true,
+        };
+        houses.push(House::new(SERVER, world.clone(), plan, scenario.driver.clone(), serials.clone(), vec![], server));
+        if let Some((workers, links)) = scenario.client {
+            let client = Content { ledger: Arc::clone(ledger), temper, house: SERVER + 1 };
+            let settings = Settings { workers, node: String::new(), ..settings.clone() };
+            let plan = Plan {
+                protocol: protocol(tongue, &settings),
+                content: crate::user::Content::Handler(Arc::new(client.clone())),
+                make_state: no_state(),
+                is_server: false,
+                settings,
+            };
+            let links = vec![settings_address(&plan.settings); links];
+            let house = House::new(SERVER + 1, world.clone(), plan, scenario.driver.clone(), serials, links, client);
+            houses.push(house);
+        }
+        {
+            let mut ledger = ledger.lock().expect("nothing panics under this lock");
+            ledger.harmless = scenario.harmless;
+            for house in &houses {
+                ledger.houses.push(HouseTale {
+                    is_server: house.number == SERVER,
+                    leave_timeout: Duration::from_millis(settings.leave_timeout_ms),
+                    frame_limit: settings.frame_limit_bytes as usize,
+                    drain_bytes_max: settings.drain_bytes_max,
+                    abortive_close: settings.abortive_close,
+                    pool_is_ample: settings.pool_budget_bytes >= 1 << 26,
+                    ..HouseTale::default()
+                });
+            }
+        }
+        let now = world.now();
+        let seats = (0..scenario.seats)
+            .map(|number| {
+                let starts = now + Duration::from_nanos(dice.below(scenario.pace.as_nanos() as u64 * 4));
+                Seat::new(number, scenario.lives, starts)
+            })
+            .collect();
+        let table = Table {
+            world: world.clone(),
+            ledger: Arc::clone(ledger),
+            tongue,
+            frame_limit: settings.frame_limit_bytes,
+            len_max: (settings.frame_limit_bytes as usize).min(4_000),
+            pace: scenario.pace,
+            dice: dice.fork(),
+            keys: 0,
+            to: settings_address(&settings),
+            rudeness: scenario.rudeness,
+        };
+        Town {
+            world,
+            ledger: Arc::clone(ledger),
+            dice,
+            houses,
+            seats,
+            table,
+            threads: scenario.threads,
+            restarts: scenario.restarts,
+            steps: scenario.steps,
+            turns: 0,
+            ready: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) -> Outcome {
+        let began = self.world.now();
+        self.safety();
+        if !self.is_broken() {
+            self.liveness();
+        }
+        if !self.is_broken() {
+            self.end();
+        }
+        let ledger = self.ledger.lock().expect("nothing panics under this lock");
+        Outcome {
+            violation: ledger.violation.clone(),
+            trace_hash: self.world.trace_hash() ^ ledger.hash.rotate_left(1),
+            faults: self.world.fault_counts(),
+            turns: self.turns,
+            virtual_time: self.world.now().since(began),
+        }
+    }
+
+    fn safety(&mut self) {
+        for house in &mut self.houses {
+            house.start();
+        }
+        for step in 0..self.steps {
+            self.meddle();
+            self.step(false);
+            if step % LOOK_EVERY == 0 {
+                self.look();
+            }
+            if self.is_broken() {
+                return;
+            }
+        }
+    }
+
+    fn liveness(&mut self) {
+        self.world.set_faults(Faults::none());
+        self.world.set_descriptors_max(usize::MAX);
+        self.lock().calm = true;
+        self.lock().note(|| "the world heals".to_owned());
+        let until = self.world.now() + REST_AFTER;
+        let mut step = 0;
+        loop {
+            for house in &mut self.houses {
+                if house.life.is_none() {
+                    house.start();
+                }
+            }
+            self.step(true);
+            step += 1;
+            if step % LOOK_EVERY == 0 {
+                self.look();
+                self.ask_over_links();
+                match self.is_at_rest() {
+                    Ok(()) => return,
+                    Err(what) if self.world.now() > until => {
+                        self.lock().fail("I23", what);
+                    }
+                    Err(_) => {}
+                }
+            }
+            if self.is_broken() {
+                return;
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        for house in self.houses.iter_mut().rev() {
+            house.stop(self.dice.coin());
+        }
+        let mut step = 0;
+        while self.houses.iter().any(|house| house.life.is_some()) {
+            self.step(true);
+            step += 1;
+            if step % LOOK_EVERY == 0 {
+                self.look();
+            }
+            if self.is_broken() {
+                return;
+            }
+        }
+        let open = self.world.open_sockets();
+        if open > 0 {
+            self.lock().fail("I7", format!("{open} sockets are open at the end"));
+        }
+    }
+
+    /// What nobody asked for: other threads call, somebody stops a house.
+    fn meddle(&mut self) {
+        if self.threads > 0 && self.dice.below(6) == 0 {
+            let index = self.dice.index(self.houses.len());
+            let thread = self.dice.below(self.threads.into()) as u16;
+            let house = &mut self.houses[index];
+            if let Some(life) = &mut house.life {
+                self.ledger.lock().expect("nothing panics under this lock").now = self.world.now();
+                house.content.meddle(&mut life.remote, thread);
+            }
+        }
+        if self.dice.chance(self.restarts) {
+            let index = self.dice.index(self.houses.len());
+            let graceful = self.dice.coin();
+            self.houses[index].stop(graceful);
+        }
+        for house in &mut self.houses {
+            if house.life.is_none() && self.dice.below(20) == 0 {
+                house.start();
+            }
+        }
+    }
+
+    /// The next thing happens: a shard's half turn, a peer's act, an offload thread's, or time passes.
+    fn step(&mut self, calm: bool) {
+        let now = self.world.now();
+        self.lock().now = now;
+        let runnable = self.world.runnable();
+        self.ready.clear();
+        for house in &self.houses {
+            house.ready(&runnable, &mut self.ready);
+        }
+        let due: Option<usize> = {
+            let count = self.seats.len();
+            let from = self.dice.index(count.max(1));
+            (0..count).map(|index| (index + from) % count).find(|index| {
+                let seat = &self.seats[*index];
+                seat.next_act <= now || seat.has_mail(calm)
+            })
+        };
+        let choice = self.dice.below(8);
+        if let Some(seat) = due.filter(|_| choice < 3 || self.ready.is_empty()) {
+            self.seats[seat].act(&mut self.table, calm);
+        } else if choice == 3 || self.ready.is_empty() && self.houses.iter().any(|house| house.next_event() <= Some(now)) {
+            let index = self.dice.index(self.houses.len());
+            self.houses[index].work(&mut self.dice, calm);
+            if self.ready.is_empty() {
+                self.pass_time(now);
+            }
+        } else if !self.ready.is_empty() {
+            let (house, shard) = self.ready[self.dice.index(self.ready.len())];
+            self.turns += 1;
+            self.houses[house].step(shard);
+        } else {
+            for house in &mut self.houses {
+                house.work(&mut self.dice, calm);
+            }
+            self.pass_time(now);
+        }
+    }
+
+    /// Time moves to the next moment at which something is different.
+    fn pass_time(&mut self, now: Time) {
+        let seats = self.seats.iter().map(|seat| seat.next_act);
+        let houses = self.houses.iter().filter_map(House::next_event);
+        let ours = seats.chain(houses).filter(|at| *at > now).min();
+        let worlds = self.world.next_event().filter(|at| *at > now);
+        match worlds.into_iter().chain(ours).min() {
+            Some(at) => self.world.advance(at),
+            None => self.world.advance(now + Duration::from_millis(1)),
+        }
+    }
+
+    /// Rules that look at everything.
+    fn look(&mut self) {
+        self.lock().look(SLACK);
+        for house in &self.houses {
+            house.look();
+        }
+    }
+
+    /// A client's content asks over each link that is up and has no answer yet.
+    fn ask_over_links(&mut self) {
+        for house in self.houses.iter_mut().skip(SERVER + 1) {
+            for id in house.link_sessions().into_iter().flatten() {
+                let asks = {
+                    let ledger = self.ledger.lock().expect("nothing panics under this lock");
+                    ledger.sessions.get(&id).is_some_and(|tale| !tale.has_answer && !tale.asked)
+                };
+                if let (true, Some(life)) = (asks, &mut house.life) {
+                    self.ledger.lock().expect("nothing panics under this lock").tale(id).asked = true;
+                    house.content.ask(&mut life.remote, id);
+                }
+            }
+        }
+    }
+
+    /// Whether everybody is served, and nothing is under way.
+    fn is_at_rest(&self) -> Result<(), String> {
+        let ledger = self.lock();
+        let is_full = ledger.living_in(SERVER) >= self.houses[SERVER].max_sessions();
+        for seat in &self.seats {
+            seat.is_served(&ledger, is_full)?;
+        }
+        for house in self.houses.iter().skip(SERVER + 1) {
+            for (link, id) in house.link_sessions().into_iter().enumerate() {
+                match id {
+                    None if !is_full => return Err(format!("link {link} does not come up")),
+                    Some(id) if !ledger.sessions.get(&id).is_some_and(|tale| tale.has_answer) => {
+                        return Err(format!("link {link} ({id}) has no answer"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        ledger.look_at_rest()?;
+        ledger.look_at_nodes()?;
+        drop(ledger);
+        if is_full {
+            return Ok(()); // those outside knock on: there is always something under way
+        }
+        match self.houses.iter().find(|house| house.is_stopping() || !house.is_quiet()) {
+            Some(house) => Err(format!("something is still under way in house {}", house.number)),
+            None => Ok(()),
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.lock().violation.is_some()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("nothing panics under this lock")
+    }
+}
+
+fn settings_address(settings: &Settings) -> std::net::SocketAddr {
+    settings.bind
+}
+
+fn protocol(tongue: Tongue, settings: &Settings) -> Protocol {
+    match tongue {
+        Tongue::Lan => Protocol::Lan,
+        Tongue::Be32 => Protocol::Be32,
+        Tongue::Classic => {
+            let limit = settings.frame_limit_bytes.min(65_535) as u16;
+            let classic = ClassicSettings { limit, ..ClassicSettings::default() };
+            ForeignFraming::custom(move |_, seed| Classic::new(classic, seed)).0
+        }
+    }
+}
