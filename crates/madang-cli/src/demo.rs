@@ -150,9 +150,7 @@ fn acts(connections: u64, seconds: u64) -> [Act; 3] {
         },
         Act {
             name: "trouble",
-            story: format!(
-                "{players} players again, beside clients that over-send, churn, reset and send garbage"
-            ),
+            story: format!("{players} players, beside churn, resets, over-sending and garbage"),
             drive: even,
             seconds: mode_seconds * 6,
             mode: "all",

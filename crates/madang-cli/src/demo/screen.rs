@@ -1,4 +1,5 @@
 //! The demo's live figures: a block of lines that is drawn over itself on a terminal, a line a second elsewhere.
+//! No line is longer than 80 columns: a line that wraps cannot be drawn over.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -114,22 +115,15 @@ impl Screen {
     fn lines(&self, scene: &Scene<'_>) -> Vec<String> {
         let Scene { act, figures, rates, latency, resident, verdicts } = scene;
         let label = |name: &str| self.dim(&format!("  {name:<13}"));
+        let sessions = format!("{:>9}", grouped(figures.sessions));
+        let so_far = format!("{} joined so far, {} left", grouped(figures.joins), grouped(figures.left()));
         let messages = format!("{:>9} /s", grouped(rates.messages_per_second as u64));
         let sends = format!("{:.2} per message", rates.sends_per_message);
         let mut lines = vec![
             String::new(),
             format!("  {}  {}", self.bold(act.name), act.story),
             String::new(),
-            format!(
-                "{}{:>9} joined   {}",
-                label("sessions"),
-                self.bold(&grouped(figures.sessions)),
-                self.dim(&format!(
-                    "{} joined so far, {} left",
-                    grouped(figures.joins),
-                    grouped(figures.left())
-                ))
-            ),
+            format!("{}{} joined   {}", label("sessions"), self.bold(&sessions), self.dim(&so_far)),
             format!("{}{}  {}", label("messages"), self.bold(&messages), self.good(&self.curve_text())),
             format!("{}p50 {:<9}  p99 {}", label("round trip"), time(latency.p50_us), time(latency.p99_us)),
             format!("{}{sends}", label("sends")),
@@ -146,17 +140,14 @@ impl Screen {
     }
 
     fn judged(&self, act: &Act, verdicts: &[Verdict]) -> String {
-        let mut parts: Vec<_> = verdicts
-            .iter()
-            .map(|verdict| match verdict.failed.is_empty() {
-                true => format!("{} {}", verdict.mode, self.good("ok")),
-                false => format!("{} {}", verdict.mode, self.bad("FAILED")),
-            })
-            .collect();
-        if parts.is_empty() {
-            parts.push(format!("judging ({})", act.mode));
+        if verdicts.is_empty() {
+            return format!("judging ({})", act.mode);
         }
-        parts.join("  ")
+        let judged = |verdict: &Verdict| match verdict.failed.is_empty() {
+            true => self.good(&format!("✓{}", verdict.mode)),
+            false => self.bad(&format!("✗{}", verdict.mode)),
+        };
+        verdicts.iter().map(judged).collect::<Vec<_>>().join(" ")
     }
 
     fn curve_text(&self) -> String {

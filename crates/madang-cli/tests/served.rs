@@ -1,0 +1,317 @@
+//! The commands against each other, as a user runs them: `serve` with the dummies in every mode, with each driver and
+//! framing, and what `load` and `demo` make of servers that are right and of one that is not.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn madang(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_madang"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    madang(arguments).output().expect("the binary that was just built")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The command ends with this code and says all of this.
+#[track_caller]
+fn check(arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = output(arguments);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{text}");
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+}
+
+/// `madang serve` on a free port of loopback.
+struct Serving {
+    child: Child,
+    address: String,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Serving {
+    /// `None` where this system does not permit the driver.
+    fn start(arguments: &[&str]) -> Option<Self> {
+        let mut command = madang(&["serve", "--bind", "127.0.0.1:0", "--seconds", "120"]);
+        let mut child =
+            command.args(arguments).stderr(Stdio::null()).spawn().expect("the binary that was just built");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("a line that says where it listens");
+        if line.is_empty() {
+            let status = child.wait().expect("our own child");
+            assert_eq!(status.code(), Some(2), "a server that cannot start says so");
+            eprintln!("skipped: {arguments:?} cannot be served here");
+            return None;
+        }
+        let address = line.split(' ').nth(3).expect("serving FRAMING on ADDRESS with …").to_owned();
+        Some(Self { child, address, stdout })
+    }
+
+    /// Asks it to stop: it must have nothing left over.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .expect("our own child, still running");
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).expect("its report");
+        let status = self.child.wait().expect("our own child");
+        assert_eq!(status.code(), Some(0), "{text}");
+        assert!(text.contains("all back, nothing leaked"), "{text}");
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+/// The dummies find nothing wrong in any mode, and the server's books balance.
+#[track_caller]
+fn check_echoes(driver: &str, framing: &str) {
+    let options =
+        ["--driver", driver, "--framing", framing, "--workers", "2", "--set", "greeting_timeout_ms=500"];
+    let Some(server) = Serving::start(&options) else { return };
+    let dummy =
+        ["dummy", "--addr", &server.address, "--framing", framing, "--clients", "8", "--seconds", "1"];
+    let lines = ["steady ", "over-send ", "churn ", "random-disconnect ", "reset ", "garbage "];
+    check(&[&dummy[..], &["--depth", "4"]].concat(), 0, &lines);
+    server.stop();
+}
+
+#[test]
+fn readiness_lan_nothing_is_lost_in_any_mode() {
+    check_echoes("readiness", "lan");
+}
+
+#[test]
+fn readiness_be32_nothing_is_lost_in_any_mode() {
+    check_echoes("readiness", "be32");
+}
+
+#[test]
+fn readiness_classic_nothing_is_lost_in_any_mode() {
+    check_echoes("readiness", "classic");
+}
+
+#[test]
+fn uring_lan_nothing_is_lost_in_any_mode() {
+    check_echoes("uring", "lan");
+}
+
+#[test]
+fn uring_be32_nothing_is_lost_in_any_mode() {
+    check_echoes("uring", "be32");
+}
+
+#[test]
+fn uring_classic_nothing_is_lost_in_any_mode() {
+    check_echoes("uring", "classic");
+}
+
+/// The load client gets every echo, in the closed loop and paced, and its figures are those of the run.
+#[track_caller]
+fn check_load(driver: &str, framing: &str) {
+    let Some(server) = Serving::start(&["--driver", driver, "--framing", framing]) else { return };
+    for (drive, size) in [(["--depth", "8"], "300"), (["--rate", "2000"], "8"), (["--depth", "2"], "40000")] {
+        let fixed = ["load", "--addr", &server.address, "--framing", framing, "--driver", driver, "--json"];
+        let crowd = ["--connections", "60", "--threads", "2", "--seconds", "1", "--warm-up-seconds", "0"];
+        let output = output(&[&fixed[..], &crowd, &drive, &["--size", size]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+        let run = &report["runs"][0];
+        let received = run["received"].as_u64().expect("a count");
+        assert_eq!((&run["connections"], &run["failed"]), (&60.into(), &0.into()), "{report}");
+        assert!(run["latency"]["p50_us"].as_f64() > Some(0.0), "{report}");
+        if drive[0] == "--rate" {
+            // What is due at the very end comes behind the measured time.
+            assert!((1_500..=2_001).contains(&received), "{report}");
+        } else {
+            assert!(received >= 120, "{report}");
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn load_on_readiness_gets_every_echo() {
+    check_load("readiness", "lan");
+    check_load("readiness", "classic");
+}
+
+#[test]
+fn load_on_uring_gets_every_echo() {
+    check_load("uring", "be32");
+    check_load("uring", "lan");
+}
+
+/// A be32 server that answers the `flawed_from`-th message and all that follow by something that is not their echo.
+fn liar(flawed_from: u64, lie: fn(&mut Vec<u8>) -> bool) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    let address = listener.local_addr().expect("a bound listener");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("an accepted stream");
+            std::thread::spawn(move || {
+                for number in 1.. {
+                    let mut frame = vec![0; 4 + 32];
+                    if stream.read_exact(&mut frame).is_err() || (number >= flawed_from && !lie(&mut frame)) {
+                        break;
+                    }
+                    if stream.write_all(&frame).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn load_notices_what_is_lost_doubled_altered_cut_or_ended() {
+    let wrong = "4 × an echo was lost, doubled, out of order or altered";
+    let table: [(fn(&mut Vec<u8>) -> bool, &str); 5] = [
+        (
+            |frame| {
+                frame.clear();
+                true
+            },
+            "4 × echoes did not come in time",
+        ),
+        (
+            |frame| {
+                frame.extend(frame.clone());
+                true
+            },
+            wrong,
+        ),
+        (
+            |frame| {
+                frame[20] ^= 1;
+                true
+            },
+            wrong,
+        ),
+        (
+            |frame| {
+                frame[..4].fill(0);
+                true
+            },
+            "4 × no frame came: frame without a payload",
+        ),
+        (|_| false, "4 × "),
+    ];
+    for (lie, reason) in table {
+        let address = liar(5, lie).to_string();
+        let crowd =
+            ["--connections", "4", "--seconds", "1", "--patience-seconds", "0", "--warm-up-seconds", "0"];
+        check(&[&["load", "--framing", "be32", "--addr", &address][..], &crowd].concat(), 1, &[reason]);
+    }
+}
+
+#[test]
+fn load_without_a_server_ends_and_says_why() {
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let gone = gone.expect("a free port on loopback").to_string();
+    check(
+        &["load", "--addr", &gone, "--connections", "5"],
+        1,
+        &["5 × could not connect: connection refused"],
+    );
+}
+
+#[test]
+fn load_refuses_options_that_cannot_work() {
+    let table: [(&[&str], &str); 4] = [
+        (&["--framing", "classic", "--size", "70000"], "--size: this framing carries 1 to 65535 bytes"),
+        (&["--connections", "2", "--threads", "3"], "--threads: more threads than connections"),
+        (&["--sources", "::1"], "--sources: ::1 is not of the server's family"),
+        (&["--driver", "rio"], "auto, uring or readiness"),
+    ];
+    for (options, part) in table {
+        check(&[&["load"], options].concat(), 2, &[part]);
+    }
+}
+
+/// A dead server is noticed long before the run's time is over, and the run ends then.
+#[test]
+fn load_ends_when_its_server_does() {
+    let Some(server) = Serving::start(&["--framing", "be32"]) else { return };
+    let arguments =
+        ["load", "--addr", &server.address, "--framing", "be32", "--connections", "10", "--seconds", "60"];
+    let load = madang(&arguments).spawn().expect("the binary that was just built");
+    std::thread::sleep(Duration::from_millis(1_500));
+    server.stop();
+    let begun = Instant::now();
+    let output = load.wait_with_output().expect("our own child");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it went on for {:?}", begun.elapsed());
+    let text = text(&output);
+    assert!(output.status.code() == Some(1) && text.contains("10 × "), "{text}");
+}
+
+#[test]
+fn serve_says_what_is_wrong_and_does_not_start() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+    let taken = taken.local_addr().expect("a bound listener").to_string();
+    let config = std::env::temp_dir().join(format!("madang-serve-{}.toml", std::process::id()));
+    std::fs::write(&config, "workers = 1\nmax_sesions = 5\n").expect("a file in the temporary folder");
+    let file = config.to_str().expect("a plain name");
+    let table: [(&[&str], &[&str]); 9] = [
+        (&["--config", file], &["madang-serve-", "`max_sesions`", "unknown field"]),
+        (&["--config", "no-such-file.toml"], &["cannot read no-such-file.toml"]),
+        (&["--bind", &taken], &["cannot listen on", &taken, "address in use", "choose another port"]),
+        (&["--bind", "0.0.0.0:0"], &["`bind`", "LAN server", "allow_public"]),
+        (&["--bind", "[::]:0"], &["`bind`", "LAN server", "allow_public"]),
+        (&["--bind", "127.0.0.1:0", "--set", "worker=2"], &["`worker`", "unknown field"]),
+        (&["--bind", "127.0.0.1:0", "--set", "workers=0"], &["`workers`", "at least 1"]),
+        (&["--bind", "127.0.0.1:0", "--set", "workers"], &["write key=value"]),
+        (&["--bind", "127.0.0.1:0", "--driver", "rio"], &["`driver`", "unknown variant"]),
+    ];
+    for (options, parts) in table {
+        check(&[&["serve", "--seconds", "1"], options].concat(), 2, parts);
+    }
+    std::fs::remove_file(&config).expect("it was written above");
+}
+
+#[test]
+fn serve_takes_its_settings_from_a_file_and_options_win() {
+    let config = std::env::temp_dir().join(format!("madang-served-{}.toml", std::process::id()));
+    std::fs::write(&config, "bind = '127.0.0.1:1'\ndriver = 'readiness'\nmax_sessions = 1\n")
+        .expect("a file");
+    let file = config.to_str().expect("a plain name");
+    let server = Serving::start(&["--config", file, "--framing", "be32"]).expect("readiness is always there");
+    std::fs::remove_file(&config).expect("it was written above");
+    // The place is taken: a second one is closed without a word.
+    let mut first = TcpStream::connect(&server.address).expect("a place");
+    first.write_all(b"\0\0\0\x02hi").expect("room for six bytes");
+    let mut echo = [0; 6];
+    first.read_exact(&mut echo).expect("an echo");
+    assert_eq!(&echo, b"\0\0\0\x02hi");
+    let mut second = TcpStream::connect(&server.address).expect("the backlog takes it");
+    assert!(matches!(second.read(&mut echo), Ok(0) | Err(_)), "a second session where one is the most");
+    server.stop();
+}
+
+#[test]
+fn demo_is_green_and_ends_by_itself() {
+    for more in [&[][..], &["--readiness"]] {
+        let parts = ["players ", "flat out ", "trouble ", "echoes verified", "nothing leaked", "all right"];
+        check(
+            &[&["demo", "--connections", "50", "--dummies", "4", "--seconds", "1"], more].concat(),
+            0,
+            &parts,
+        );
+    }
+}
