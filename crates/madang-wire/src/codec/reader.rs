@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
 
     /// The next `len` bytes, borrowed.
     #[inline]
-    pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], ReadError> {
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], ReadError> {
         let (bytes, rest) = self.unread.split_at_checked(len).ok_or(self.truncated(len))?;
         self.unread = rest;
         Ok(bytes)
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
     pub fn str(&mut self) -> Result<&'a str, ReadError> {
         let mut ahead = self.clone();
         let len = ahead.u16()?;
-        let text = std::str::from_utf8(ahead.bytes(usize::from(len))?).map_err(|_| ReadError::Utf8)?;
+        let text = std::str::from_utf8(ahead.take(usize::from(len))?).map_err(|_| ReadError::Utf8)?;
         *self = ahead;
         Ok(text)
     }
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn values<T: Scalar>(&mut self, count: usize) -> Result<Values<'a, T>, ReadError> {
         let len = count.checked_mul(T::SIZE).ok_or(self.truncated(usize::MAX))?;
-        Ok(Values { bytes: self.bytes(len)?, value: PhantomData })
+        Ok(Values { bytes: self.take(len)?, value: PhantomData })
     }
 
     /// All that is left, borrowed; the cursor stands at the end.

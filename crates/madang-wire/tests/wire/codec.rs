@@ -79,7 +79,7 @@ impl Value {
             Self::F64(bits) => read.f64()?.to_bits() == *bits,
             Self::Bool(value) => read.bool()? == *value,
             Self::Str(value) => read.str()? == *value,
-            Self::Bytes(value) => read.bytes(value.len())? == *value,
+            Self::Bytes(value) => read.take(value.len())? == *value,
             Self::U16s(values) => read.values::<u16>(values.len())?.eq(values.iter().copied()),
             Self::I64s(values) => read.values::<i64>(values.len())?.eq(values.iter().copied()),
         })
@@ -125,7 +125,7 @@ proptest! {
             out.bytes(&vec![9; before]).unwrap();
             value.write(&mut out).unwrap();
             let mut read = Reader::new(&room[..before + len]);
-            read.bytes(before).unwrap();
+            read.take(before).unwrap();
             prop_assert!(
                 matches!(value.matches(&mut read), Err(ReadError::Truncated { .. })), "{value:?} in {len} bytes"
             );
