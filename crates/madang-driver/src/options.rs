@@ -16,7 +16,8 @@ pub struct DriverSettings {
     pub recv_buffers: u16,
     /// Bytes of each. 64 KiB lets one buffer carry the bytes of many connections one after the other.
     pub recv_buffer_bytes: u32,
-    /// The most bytes kept for a paused receive; the rest stays with the kernel, and TCP holds the peer back.
+    /// About the most bytes kept for a paused receive; the rest stays with the kernel, and TCP holds the peer back. What
+    /// was on its way already when the pause came is kept on top of it: nothing on readiness, some 0.5 MiB on io_uring.
     pub pause_bytes_max: usize,
     /// io_uring: keep sockets in the ring's own file table instead of the process's, which lifts the process's descriptor
     /// limit. Ignored elsewhere.

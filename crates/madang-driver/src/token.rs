@@ -82,7 +82,19 @@ pub enum OpKind {
 impl OpKind {
     fn from_u8(byte: u8) -> Option<OpKind> {
         use OpKind::*;
-        [Accept, Connect, Recv, Send, Cancel, Shutdown, Close, Wake, Timer, Option].into_iter().find(|kind| *kind as u8 == byte)
+        Some(match byte {
+            1 => Accept,
+            2 => Connect,
+            3 => Recv,
+            4 => Send,
+            5 => Cancel,
+            6 => Shutdown,
+            7 => Close,
+            8 => Wake,
+            9 => Timer,
+            10 => Option,
+            _ => return None,
+        })
     }
 }
 

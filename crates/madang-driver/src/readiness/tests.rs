@@ -545,7 +545,7 @@ fn a_full_table_refuses_and_a_retired_place_has_a_new_name() {
 
 /// Runs in a process of its own, since the descriptor limit is the process's: see the test below.
 #[test]
-#[ignore = "started by k15_at_the_descriptor_limit_accepting_backs_off_and_recovers"]
+#[ignore = "k15 is what starts it: k15_at_the_descriptor_limit_accepting_backs_off_and_recovers"]
 fn child_at_the_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
