@@ -21,6 +21,9 @@ struct Args {
     /// Flush once per tick of so many milliseconds; 0 flushes each turn.
     #[arg(long, default_value_t = 0)]
     tick_ms: u64,
+    /// io_uring: keep sockets in the ring's own table, as the floor does.
+    #[arg(long)]
+    own_file_table: bool,
     /// Completions a turn, at most; the engine's default when 0.
     #[arg(long, default_value_t = 0)]
     batch: usize,
@@ -89,6 +92,7 @@ fn main() -> anyhow::Result<()> {
         Driver::Readiness => DriverChoice::Readiness,
     };
     settings.tick_ms = args.tick_ms;
+    settings.own_file_table = args.own_file_table;
     if args.batch > 0 {
         settings.turn_completions_max = args.batch;
     }

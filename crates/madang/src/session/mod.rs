@@ -23,7 +23,7 @@ use madang_wire::lan::LanFraming;
 
 use crate::groups::GroupId;
 use crate::timers::TimerKey;
-use crate::user::User;
+use crate::user::AnyUser;
 use crate::{LeaveReason, Peer, SessionId};
 
 /// Where a session stands in its life.
@@ -127,7 +127,7 @@ pub(crate) struct Details {
     pub(crate) groups: Vec<(GroupId, u32)>,
     /// A foreign framing's state.
     pub(crate) framing: Option<Box<dyn Framing>>,
-    pub(crate) user: Option<Box<dyn User>>,
+    pub(crate) user: Option<Box<dyn AnyUser>>,
     /// The link it belongs to, in a client.
     pub(crate) link: Option<u32>,
 }

@@ -40,7 +40,7 @@ impl<D: Driver> Shard<D> {
                         Call::Sent(sent) => handler.on_send(&mut cx, id, sent),
                         Call::Event(event) => handler.on_event(&mut cx, id, event),
                         Call::Timer(key) => handler.on_timer(&mut cx, id, key),
-                        Call::Then(then) => then(&mut cx, id),
+                        Call::Then(then) => then(&mut cx, id, None),
                     },
                     Content::Lobby(_) => {}
                 }
@@ -52,7 +52,7 @@ impl<D: Driver> Shard<D> {
                 Call::Sent(sent) => user.on_send(&mut cx, sent),
                 Call::Event(event) => user.on_event(&mut cx, event),
                 Call::Timer(key) => user.on_timer(&mut cx, key),
-                Call::Then(then) => then(&mut cx, id),
+                Call::Then(then) => then(&mut cx, id, Some(user.as_any())),
             }
             Some(user)
         }));
