@@ -35,10 +35,23 @@ impl Raw {
     }
 
     pub fn try_connect(address: SocketAddr) -> std::io::Result<Raw> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Raw::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    /// From an address of loopback, so that the server can tell peers apart.
+    #[track_caller]
+    pub fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((local, 0)).into()).expect("all of 127.0.0.0/8 is ours");
+        socket.connect_timeout(&address.into(), PATIENCE).expect("the server listens");
+        Raw::over(socket.into()).expect("plain options")
+    }
+
+    fn over(stream: TcpStream) -> std::io::Result<Raw> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
+        // Refused when the connection has been reset already, which the test will see by itself.
+        let _ = stream.set_nodelay(true);
         Ok(Raw { stream })
     }
 
