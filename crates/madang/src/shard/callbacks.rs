@@ -1,5 +1,6 @@
 //! Calling content, and surviving it.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use madang_driver::Driver;
@@ -63,11 +64,27 @@ impl<D: Driver> Shard<D> {
                     details.user = user;
                 }
             }
-            Err(panic) => {
-                self.core.error(ErrorKind::Panic(panic_text(&*panic)), Some(local));
-                self.core.decide(local, LeaveReason::HandlerPanic, false);
-            }
+            Err(panic) => self.panicked(local, &*panic),
         }
+    }
+
+    /// A message for content: [`call`](Self::call) without the ways that a message to a shared handler never takes.
+    #[inline]
+    pub(super) fn call_recv(&mut self, local: u32, id: SessionId, payload: &[u8]) {
+        let Content::Handler(handler) = &self.content else {
+            return self.call(local, id, Call::Recv(Message::new(payload)));
+        };
+        let mut cx = Context::new(&mut self.core);
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.on_recv(&mut cx, id, Message::new(payload))));
+        if let Err(panic) = outcome {
+            self.panicked(local, &*panic);
+        }
+    }
+
+    #[cold]
+    fn panicked(&mut self, local: u32, panic: &(dyn Any + Send)) {
+        self.core.error(ErrorKind::Panic(panic_text(panic)), Some(local));
+        self.core.decide(local, LeaveReason::HandlerPanic, false);
     }
 
     /// The last callback of a session.

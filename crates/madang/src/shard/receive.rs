@@ -5,14 +5,13 @@ use madang_packet::PacketMut;
 use madang_wire::lan::{Goodbye, Heartbeat};
 use madang_wire::{Find, FrameError, Framing, Kind};
 
-use super::callbacks::Call;
 use super::connections::Owner;
-use super::{Shard, is_eof, reason_of};
+use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::Wire;
 use crate::session::{Gait, Life};
-use crate::{LeaveReason, Message, SessionId};
+use crate::{LeaveReason, SessionId};
 
 impl<D: Driver> Shard<D> {
     /// Bytes of a session came.
@@ -42,17 +41,26 @@ impl<D: Driver> Shard<D> {
             return;
         }
         session.eof = true;
-        let reason = match end {
-            RecvEnd::Error(error) => reason_of(error),
-            _ => LeaveReason::PeerClosed,
-        };
-        let reason = details.goodbye.unwrap_or(reason);
         if session.is_leaving() {
-            self.advance_leave(local);
-        } else {
-            // After an orderly end the peer may still read: what was queued goes out first.
-            self.core.decide(local, reason, is_eof(end));
+            return self.advance_leave(local);
         }
+        match end {
+            RecvEnd::Error(error) => {
+                let reason = details.goodbye.unwrap_or(reason_of(error));
+                self.core.decide(local, reason, false);
+            }
+            // The end lies behind messages that wait for a job: their turn comes first.
+            _ if session.holds > 0 => {}
+            _ => self.peer_closed(local),
+        }
+    }
+
+    /// The peer ended its stream in order, and all that lay before the end was delivered. It may still read: what is queued
+    /// goes out first.
+    fn peer_closed(&mut self, local: u32) {
+        let Some(details) = self.core.sessions.details(local) else { return };
+        let reason = details.goodbye.unwrap_or(LeaveReason::PeerClosed);
+        self.core.decide(local, reason, true);
     }
 
     /// Starts the receive of a session if it should run and does not.
@@ -60,7 +68,8 @@ impl<D: Driver> Shard<D> {
         let Some(session) = self.core.sessions.get_mut(local) else { return };
         let wanted = match session.life {
             Life::Joining => false,
-            Life::Joined => true,
+            // While jobs hold the messages nothing is read: what would come had to be kept, without a bound.
+            Life::Joined => session.holds == 0,
             Life::Leaving(Gait::Draining) => true,
             Life::Leaving(_) => false,
         };
@@ -218,7 +227,7 @@ impl<D: Driver> Shard<D> {
                     let payload = &rest[opened.payload];
                     if opened.kind == Kind::Message {
                         self.core.counters.add(Count::MessagesIn, 1);
-                        self.call(local, id, Call::Recv(Message::new(payload)));
+                        self.call_recv(local, id, payload);
                     } else {
                         self.control_frame(local, opened.kind, payload);
                     }
@@ -274,10 +283,11 @@ impl<D: Driver> Shard<D> {
         self.core.decide(local, LeaveReason::Malformed(error), false);
     }
 
-    /// Tells the driver to hold a session's bytes back while jobs hold its messages.
+    /// Tells the driver to hold a session's bytes back while jobs hold its messages. A receive that is not started is not
+    /// paused: it is not started before the last job came back.
     pub(super) fn pause_if_held(&mut self, local: u32) {
         if let Some(session) = self.core.sessions.get_mut(local) {
-            if session.holds > 0 && !session.paused && !session.is_leaving() {
+            if session.holds > 0 && session.receiving && !session.paused && !session.is_leaving() {
                 session.paused = true;
                 self.driver.recv_pause(session.conn);
             }
@@ -292,11 +302,19 @@ impl<D: Driver> Shard<D> {
             return;
         }
         session.last_heard = self.core.now;
+        // The silence meanwhile was ours.
+        session.last_heard = self.core.now;
         self.receive_kept(local);
-        if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
-            if session.holds == 0 && std::mem::take(&mut session.paused) {
-                self.driver.recv_resume(session.conn);
-            }
+        let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else { return };
+        if session.holds > 0 || session.is_leaving() {
+            return;
         }
+        if session.eof {
+            return self.peer_closed(local);
+        }
+        if std::mem::take(&mut session.paused) {
+            self.driver.recv_resume(session.conn);
+        }
+        self.resume_receive(local);
     }
 }
