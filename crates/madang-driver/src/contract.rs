@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::{
-    Completion, Conn, ConnectOptions, Incoming, ListenError, ListenOptions, Listener, NetError, Outgoing, Time, Waker,
+    Completion, Conn, ConnectOptions, Incoming, ListenError, ListenOptions, Listener, NetError, Outgoing,
+    Time, Waker,
 };
 
 /// Completion I/O for one shard: submit here, learn what became of it from [`poll`](Driver::poll), and nowhere else.
@@ -98,6 +99,7 @@ pub trait Driver {
     /// Asks for silence on a started receive: from this call's return until [`recv_resume`](Driver::recv_resume), `poll`
     /// tells nothing of it, except after `abort`. Not a cancel: bytes that still come are kept, in order, within the bound
     /// of [`DriverSettings::pause_bytes_max`](crate::DriverSettings::pause_bytes_max), and the rest stays with the kernel.
+    /// Legal on a started receive only.
     /// `Data` of this connection that `poll` has already handed out stays the caller's to keep. Idempotent.
     fn recv_pause(&mut self, conn: Conn);
 
@@ -110,9 +112,13 @@ pub trait Driver {
     ///
     /// # Errors
     /// Gives `outgoing` back untouched: full.
+    ///
+    /// # Panics
+    /// Sending nothing, or a second send, is the caller's bug.
     fn send(&mut self, conn: Conn, outgoing: Outgoing) -> Result<(), Outgoing>;
 
-    /// Ends our direction of the stream (FIN) behind what was sent. Legal while no send is in flight. It completes nothing:
+    /// Ends our direction of the stream (FIN) behind what was sent. Legal once, while no send is in flight; no send may
+    /// follow. It completes nothing:
     /// what the peer makes of it is learnt from the receive, and nothing here waits for it, so give it a deadline.
     fn half_close(&mut self, conn: Conn);
 

@@ -32,7 +32,10 @@ impl Outgoing {
     /// # Panics
     /// Past [`OUTGOING_PIECES_MAX`] pieces: the caller counts.
     pub fn push(&mut self, packet: Packet) {
-        assert!(self.pieces.len() < OUTGOING_PIECES_MAX, "a send carries at most {OUTGOING_PIECES_MAX} pieces");
+        assert!(
+            self.pieces.len() < OUTGOING_PIECES_MAX,
+            "a send carries at most {OUTGOING_PIECES_MAX} pieces"
+        );
         if !packet.is_empty() {
             self.pieces.push_back(packet);
         }

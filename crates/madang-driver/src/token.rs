@@ -129,7 +129,8 @@ mod tests {
         for index in [0, 1, Conn::INDEX_MAX - 1, Conn::INDEX_MAX] {
             for generation in [0, 1, u32::MAX] {
                 for kind in 1..=10u8 {
-                    let token = Token { conn: Conn::new(index, generation), kind: OpKind::from_u8(kind).unwrap() };
+                    let token =
+                        Token { conn: Conn::new(index, generation), kind: OpKind::from_u8(kind).unwrap() };
                     assert_eq!(Token::from_u64(token.to_u64()), Some(token));
                 }
             }
