@@ -20,13 +20,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use madang::DriverChoice;
-use madang_driver::DriverKind;
 use tracing::Level;
 
 use self::act::{Act, Cast, Review};
 use self::screen::Screen;
 use self::words::{grouped, mebibytes, time};
+use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::load::report::Drive;
 use crate::serve::echo::Echo;
@@ -62,9 +61,9 @@ pub(crate) struct Options {
     /// Shards of the server [default: a quarter of the processors]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=64))]
     workers: Option<u64>,
-    /// Readiness instead of io_uring
-    #[arg(long)]
-    readiness: bool,
+    /// What moves the bytes
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Driver,
 }
 
 /// Plays the three acts, prints a summary and gives the exit code.
@@ -82,9 +81,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     settings.max_sessions = (connections + options.dummies) as usize + DESCRIPTORS_BESIDES as usize;
     settings.greeting_timeout_ms = GREETING_TIMEOUT_MS;
     settings.service = "demo".into();
-    if options.readiness {
-        settings.driver = DriverChoice::Readiness;
-    }
+    settings.driver = options.driver.choice();
     let descriptors = process::descriptors();
     let server = Framing::Lan.server(settings).start(Echo)?;
     let cast = Cast {
@@ -94,7 +91,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         connections: connections as usize,
         dummies: options.dummies as usize,
     };
-    announce(&cast, options.readiness, &mut screen);
+    announce(&cast, options.driver, &mut screen);
 
     let mut reviews = Vec::new();
     for act in acts(connections, options.seconds) {
@@ -159,7 +156,7 @@ fn acts(connections: u64, seconds: u64) -> [Act; 3] {
     ]
 }
 
-fn announce(cast: &Cast, pinned: bool, screen: &mut Screen) {
+fn announce(cast: &Cast, wanted: Driver, screen: &mut Screen) {
     let Cast { server, driver, threads, dummies, .. } = cast;
     let shards = if *threads == 1 { "one shard".to_owned() } else { format!("{threads} shards") };
     screen.say("");
@@ -167,8 +164,8 @@ fn announce(cast: &Cast, pinned: bool, screen: &mut Screen) {
         "  {}  a LAN echo server on {server}: {driver} driver, {shards}",
         screen.bold("madang demo")
     ));
-    if let (false, Err(reason)) = (pinned || *driver == DriverKind::Uring.name(), DriverKind::Uring.probe()) {
-        screen.say(&format!("  readiness instead of io_uring, which cannot be used here: {reason}"));
+    if let (Driver::Auto, Err(reason)) = (wanted, Driver::Uring.kind()) {
+        screen.say(&format!("  {reason}"));
     }
     let crowd = format!("the clients are processes of their own; {dummies} dummies judge. Ctrl-C ends it.");
     screen.say(&screen.dim(&format!("  {crowd}")));

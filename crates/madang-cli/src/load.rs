@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use madang_driver::{Driver, DriverKind, UseDriver};
+use madang_driver::{DriverKind, UseDriver};
 use tracing::Level;
 
 use self::crowd::Crowd;
@@ -41,6 +41,7 @@ use self::outcome::{INTERVAL, Interval, Outcome, Teller};
 use self::plan::Plan;
 use self::report::{Drive, Line, Live, Report, Run};
 use self::together::Together;
+use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::signals::Signals;
 use crate::{log, process};
@@ -88,9 +89,9 @@ pub(crate) struct Options {
     /// How late echoes may be at the end
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     patience_seconds: u64,
-    /// What moves the bytes: auto, uring or readiness
-    #[arg(long, default_value = "auto", value_parser = driver)]
-    driver: DriverKind,
+    /// What moves the bytes
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Driver,
     /// io_uring: sockets live in the rings' own tables, past the descriptor limit (by itself where that is too low)
     #[arg(long)]
     own_file_table: bool,
@@ -202,7 +203,7 @@ impl Load<'_> {
 impl UseDriver for Load<'_> {
     type Output = Outcome;
 
-    fn with<D: Driver>(self, driver: D) -> Outcome {
+    fn with<D: madang_driver::Driver>(self, driver: D) -> Outcome {
         Crowd::new(self.plan, self.together, self.thread, self.teller, driver).run()
     }
 }
@@ -219,10 +220,11 @@ impl Options {
         if let Some(other) = self.sources.iter().find(|source| source.is_ipv4() != self.addr[0].is_ipv4()) {
             bail!("--sources: {other} is not of the server's family of addresses");
         }
+        let driver = self.driver.kind().map_err(anyhow::Error::msg)?;
         let connections = self.connections as usize;
         let limit = process::raise_descriptor_limit().map_or(usize::MAX, |limit| limit as usize);
         let too_many = connections + DESCRIPTORS_BESIDES > limit;
-        if too_many && self.driver != DriverKind::Uring {
+        if too_many && driver != DriverKind::Uring {
             bail!(
                 "--connections: this process may open {limit} files; raise the limit, or use several processes"
             );
@@ -233,7 +235,7 @@ impl Options {
             connections,
             threads: self.threads as usize,
             framing: self.framing,
-            driver: self.driver,
+            driver,
             own_file_table: self.own_file_table || too_many,
             size: self.size,
             drive: match self.rate {
@@ -245,16 +247,5 @@ impl Options {
             ramp: Duration::from_secs(self.ramp_seconds),
             patience: Duration::from_secs(self.patience_seconds),
         })
-    }
-}
-
-/// A driver by its name in settings files.
-fn driver(name: &str) -> Result<DriverKind, String> {
-    let usable = |kind: DriverKind| kind.probe().map(|()| kind);
-    match name {
-        "auto" => usable(DriverKind::Uring).or_else(|_| usable(DriverKind::Readiness)),
-        "uring" => usable(DriverKind::Uring),
-        "readiness" => usable(DriverKind::Readiness),
-        _ => Err("auto, uring or readiness".to_owned()),
     }
 }

@@ -14,6 +14,7 @@
 )]
 
 mod demo;
+mod driver;
 mod dummy;
 mod framing;
 mod load;

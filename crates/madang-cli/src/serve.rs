@@ -15,6 +15,7 @@ use tracing::Level;
 
 use self::echo::Echo;
 use self::stopped::Books;
+use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::signals::Signals;
 use crate::{log, process};
@@ -41,9 +42,9 @@ pub(crate) struct Options {
     /// How messages are cut out of the stream
     #[arg(long, value_enum, default_value = "lan")]
     framing: Framing,
-    /// What moves the bytes: auto, uring or readiness
-    #[arg(long)]
-    driver: Option<String>,
+    /// What moves the bytes
+    #[arg(long, value_enum)]
+    driver: Option<Driver>,
     /// Shards, each a thread
     #[arg(long)]
     workers: Option<usize>,
@@ -99,9 +100,7 @@ impl Options {
         }
         settings.bind = self.bind.unwrap_or(settings.bind);
         settings.workers = self.workers.unwrap_or(settings.workers);
-        if let Some(driver) = &self.driver {
-            settings = overlay(&settings, "driver", driver)?;
-        }
+        settings.driver = self.driver.map_or(settings.driver, Driver::choice);
         for pair in &self.set {
             let (key, value) =
                 pair.split_once('=').ok_or_else(|| anyhow!("--set {pair}: write key=value"))?;

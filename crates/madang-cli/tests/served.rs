@@ -1,5 +1,6 @@
 //! The commands against each other, as a user runs them: `serve` with the dummies in every mode, with each driver and
 //! framing, and what `load` and `demo` make of servers that are right and of one that is not.
+#![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -31,6 +32,11 @@ fn check(arguments: &[&str], code: i32, parts: &[&str]) {
     }
 }
 
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).expect("our own child, still running");
+}
+
 /// `madang serve` on a free port of loopback.
 struct Serving {
     child: Child,
@@ -59,9 +65,7 @@ impl Serving {
 
     /// Asks it to stop: it must have nothing left over.
     fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("our own child, still running");
+        signal(&self.child, rustix::process::Signal::TERM);
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).expect("its report");
         let status = self.child.wait().expect("our own child");
@@ -156,8 +160,11 @@ fn load_on_uring_gets_every_echo() {
     check_load("uring", "lan");
 }
 
+/// Makes another answer of the echo frame; `false` ends the connection instead.
+type Lie = fn(&mut Vec<u8>) -> bool;
+
 /// A be32 server that answers the `flawed_from`-th message and all that follow by something that is not their echo.
-fn liar(flawed_from: u64, lie: fn(&mut Vec<u8>) -> bool) -> SocketAddr {
+fn liar(flawed_from: u64, lie: Lie) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
     let address = listener.local_addr().expect("a bound listener");
     std::thread::spawn(move || {
@@ -182,7 +189,7 @@ fn liar(flawed_from: u64, lie: fn(&mut Vec<u8>) -> bool) -> SocketAddr {
 #[test]
 fn load_notices_what_is_lost_doubled_altered_cut_or_ended() {
     let wrong = "4 × an echo was lost, doubled, out of order or altered";
-    let table: [(fn(&mut Vec<u8>) -> bool, &str); 5] = [
+    let table: [(Lie, &str); 5] = [
         (
             |frame| {
                 frame.clear();
@@ -238,7 +245,7 @@ fn load_refuses_options_that_cannot_work() {
         (&["--framing", "classic", "--size", "70000"], "--size: this framing carries 1 to 65535 bytes"),
         (&["--connections", "2", "--threads", "3"], "--threads: more threads than connections"),
         (&["--sources", "::1"], "--sources: ::1 is not of the server's family"),
-        (&["--driver", "rio"], "auto, uring or readiness"),
+        (&["--driver", "rio"], "possible values: auto, uring, readiness"),
     ];
     for (options, part) in table {
         check(&[&["load"], options].concat(), 2, &[part]);
@@ -261,6 +268,27 @@ fn load_ends_when_its_server_does() {
     assert!(output.status.code() == Some(1) && text.contains("10 × "), "{text}");
 }
 
+/// Ctrl-C ends a run that was to last a minute, in good order: with its report, and no fault in it.
+#[test]
+fn load_and_dummy_end_early_when_they_are_asked_to() {
+    let Some(server) = Serving::start(&["--driver", "readiness"]) else { return };
+    for (command, part) in [("load", "msg/s"), ("dummy", "steady ")] {
+        let mut arguments = vec![command, "--addr", &server.address, "--seconds", "60"];
+        if command == "dummy" {
+            arguments.extend(["--clients", "5"]);
+        }
+        let child = madang(&arguments).spawn().expect("the binary that was just built");
+        std::thread::sleep(Duration::from_millis(1_500));
+        signal(&child, rustix::process::Signal::INT);
+        let begun = Instant::now();
+        let output = child.wait_with_output().expect("our own child");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{command} went on for {:?}", begun.elapsed());
+        let text = text(&output);
+        assert!(output.status.code() == Some(0) && text.contains(part), "{command}: {text}");
+    }
+    server.stop();
+}
+
 #[test]
 fn serve_says_what_is_wrong_and_does_not_start() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
@@ -277,7 +305,7 @@ fn serve_says_what_is_wrong_and_does_not_start() {
         (&["--bind", "127.0.0.1:0", "--set", "worker=2"], &["`worker`", "unknown field"]),
         (&["--bind", "127.0.0.1:0", "--set", "workers=0"], &["`workers`", "at least 1"]),
         (&["--bind", "127.0.0.1:0", "--set", "workers"], &["write key=value"]),
-        (&["--bind", "127.0.0.1:0", "--driver", "rio"], &["`driver`", "unknown variant"]),
+        (&["--bind", "127.0.0.1:0", "--set", "driver=rio"], &["`driver`", "unknown variant"]),
     ];
     for (options, parts) in table {
         check(&[&["serve", "--seconds", "1"], options].concat(), 2, parts);
@@ -306,7 +334,7 @@ fn serve_takes_its_settings_from_a_file_and_options_win() {
 
 #[test]
 fn demo_is_green_and_ends_by_itself() {
-    for more in [&[][..], &["--readiness"]] {
+    for more in [&[][..], &["--driver", "readiness"]] {
         let parts = ["players ", "flat out ", "trouble ", "echoes verified", "nothing leaked", "all right"];
         check(
             &[&["demo", "--connections", "50", "--dummies", "4", "--seconds", "1"], more].concat(),

@@ -6,6 +6,7 @@
 mod turn;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use madang::packet::{Depot, Magazine, PoolSettings};
@@ -39,7 +40,7 @@ pub(crate) struct Crowd<'a, D> {
     together: &'a Together,
     thread: usize,
     driver: D,
-    magazine: Magazine,
+    magazine: Rc<Magazine>,
     messages: Messages,
     greeting: Vec<u8>,
     links: Vec<Link>,
@@ -98,7 +99,7 @@ impl<'a, D: Driver> Crowd<'a, D> {
             together,
             thread,
             driver,
-            magazine: Depot::new(PoolSettings::default()).magazine(),
+            magazine: Rc::new(Depot::new(PoolSettings::default()).magazine()),
             messages: Messages::new(plan.size),
             greeting: Stream::greeting(plan.framing, plan.size),
             links: Vec::with_capacity(plan.share(thread).len()),
@@ -123,6 +124,8 @@ impl<'a, D: Driver> Crowd<'a, D> {
 
     /// The whole run.
     pub(crate) fn run(mut self) -> Outcome {
+        let magazine = Rc::clone(&self.magazine);
+        let _installed = magazine.install();
         self.connect_all();
         self.wait_for_the_others();
         self.speak();
@@ -152,12 +155,16 @@ impl<'a, D: Driver> Crowd<'a, D> {
             }
             self.turn(self.now + LOOK_EACH);
         }
-        for _ in next..share.end {
-            self.count(Failure::NotAdmitted);
+        // Whoever was told to stop is not to blame for what is missing.
+        let blamed = !self.together.is_over();
+        if blamed {
+            (next..share.end).for_each(|_| self.count(Failure::NotAdmitted));
         }
         for at in 0..self.links.len() {
-            if matches!(self.links[at].stage, Stage::Connecting | Stage::Greeting) {
-                self.fail(at, Failure::NotAdmitted);
+            match self.links[at].stage {
+                Stage::Connecting | Stage::Greeting if blamed => self.fail(at, Failure::NotAdmitted),
+                Stage::Connecting | Stage::Greeting => self.abort(at),
+                _ => {}
             }
         }
     }

@@ -20,11 +20,16 @@ impl<D: Driver> Crowd<'_, D> {
         if self.speaking {
             self.take_due();
         }
-        for at in std::mem::take(&mut self.marked) {
+        let mut marked = std::mem::take(&mut self.marked);
+        for at in marked.drain(..) {
             self.links[at].marked = false;
             self.attend(at);
         }
-        self.teller.tell(self.now, self.ready, &mut self.outcome);
+        // Those that found the driver full are marked again; else the list keeps its room.
+        if self.marked.is_empty() {
+            self.marked = marked;
+        }
+        self.teller.tell(self.now, self.ready, &self.outcome);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -132,7 +137,7 @@ impl<D: Driver> Crowd<'_, D> {
     /// Gives a link what it wants of the driver, as far as the driver has room.
     fn attend(&mut self, at: usize) {
         let link = &mut self.links[at];
-        let Ops { connect, recv, send, ended } = link.ops;
+        let Ops { recv, send, ended, .. } = link.ops;
         match link.stage {
             Stage::Connecting | Stage::Gone => return,
             Stage::Aborted => {}
@@ -157,7 +162,7 @@ impl<D: Driver> Crowd<'_, D> {
             Stage::Leaving { .. } => ended,
             _ => false,
         };
-        if is_over && link.ops.none() && !connect {
+        if is_over && link.ops.none() {
             self.retire(at);
         }
     }
