@@ -208,7 +208,9 @@ impl Gate {
             Report::Joined { node } => {
                 self.embryos -= 1;
                 if let Some((node, id)) = node {
-                    self.nodes.joined(&node, id);
+                    if !self.nodes.joined(&node, id) {
+                        core.fabric.disconnect(id, LeaveReason::Superseded);
+                    }
                 }
             }
             Report::Leaving => {

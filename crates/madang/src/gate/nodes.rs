@@ -43,21 +43,24 @@ impl Nodes {
         if self.known.len() >= NODES_MAX {
             self.forget_one();
         }
-        self.known.insert(key, Life { incarnation: node.incarnation, sessions: Vec::new(), seen: self.clock });
+        self.known
+            .insert(key, Life { incarnation: node.incarnation, sessions: Vec::new(), seen: self.clock });
         Ok(Vec::new())
     }
 
     fn forget_one(&mut self) {
-        let absent = self.known.iter().filter(|(_, life)| life.sessions.is_empty()).min_by_key(|(_, life)| life.seen);
+        let absent =
+            self.known.iter().filter(|(_, life)| life.sessions.is_empty()).min_by_key(|(_, life)| life.seen);
         if let Some(key) = absent.map(|(key, _)| key.clone()) {
             self.known.remove(&key);
         }
     }
 
-    pub(super) fn joined(&mut self, node: &Node, id: SessionId) {
-        if let Some(life) = self.life(node) {
-            life.sessions.push(id);
-        }
+    /// False if a later life was let in since: this one makes way.
+    pub(super) fn joined(&mut self, node: &Node, id: SessionId) -> bool {
+        let Some(life) = self.life(node) else { return false };
+        life.sessions.push(id);
+        true
     }
 
     pub(super) fn left(&mut self, node: &Node, id: SessionId) {

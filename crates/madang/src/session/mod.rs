@@ -67,7 +67,7 @@ pub(crate) struct Session {
     /// Something queued asked to leave this turn, tick or not.
     pub(crate) urgent: bool,
     /// Offloaded jobs that hold the messages back.
-    pub(crate) holds: u16,
+    pub(crate) holds: u32,
     /// The driver was told to pause.
     pub(crate) paused: bool,
     /// Content's own object takes the callbacks.

@@ -241,7 +241,7 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn embryo_receive(&mut self, index: u32) {
         let Some(embryo) = self.embryos.get(index) else { return };
-        if embryo.receiving || embryo.eof || embryo.stage == Stage::Aborting {
+        if embryo.receiving || embryo.paused || embryo.eof || embryo.stage == Stage::Aborting {
             return;
         }
         let conn = embryo.conn;
@@ -457,6 +457,10 @@ impl<D: Driver> Shard<D> {
                     self.embryo_receive(index);
                 }
                 self.embryo_advance(index);
+            }
+            Err(NetError::NoBufferSpace | NetError::OutOfMemory) if embryo.stage != Stage::Aborting => {
+                embryo.sending = true;
+                self.send_later(conn, outgoing);
             }
             Err(_) => {
                 self.recycle(outgoing);

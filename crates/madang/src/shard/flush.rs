@@ -10,6 +10,8 @@
 //! their headers, into one chunk; large ones go out from where they are. Framing happens here and not in `send`, because a
 //! shared packet is never written to, and because one seal may then carry many.
 
+use std::time::Duration;
+
 use madang_driver::{Driver, NetError, OUTGOING_PIECES_MAX, Outgoing};
 use madang_packet::{Packet, PacketMut};
 use madang_wire::{Framing, Kind, SealError, be32, lan, seal_frame};
@@ -20,6 +22,7 @@ use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::Wire;
 use crate::session::{Entry, Gait, Life};
+use crate::settings::ms;
 use crate::{LeaveReason, Sent};
 
 /// Packets up to this are copied into the chunk, larger ones go out in place. A copy of 4 KiB costs about 0.1 µs, a piece of
@@ -47,7 +50,8 @@ impl<D: Driver> Shard<D> {
                 return true;
             }
             session.dirty = false;
-            session.urgent = false;
+            // With a send in flight the rest stays as urgent as it is, until that send's end lists it again.
+            session.urgent &= session.sending;
             self.flush_session(*local);
             false
         });
@@ -172,6 +176,7 @@ impl<D: Driver> Shard<D> {
         match result {
             Ok(bytes) => {
                 self.core.counters.add(Count::BytesOut, bytes as u64);
+                self.unsent_pause = Duration::ZERO;
                 outgoing.advance(bytes);
                 if !outgoing.is_empty() && !aborting {
                     // A short write: the rest of the same bytes goes first.
@@ -186,6 +191,8 @@ impl<D: Driver> Shard<D> {
                 let all_left = outgoing.is_empty();
                 if !session.outbox.is_empty() && !session.dirty {
                     session.dirty = true;
+                    // Who leaves in good order does not wait for a tick.
+                    session.urgent |= session.is_leaving();
                     self.core.dirty.push(local);
                 }
                 self.recycle(outgoing);
@@ -198,14 +205,15 @@ impl<D: Driver> Shard<D> {
                     self.count_unsent(local, sent.messages);
                 }
             }
+            Err(NetError::NoBufferSpace | NetError::OutOfMemory) if !aborting => {
+                self.core.error(ErrorKind::SystemExhausted, Some(local));
+                return self.send_later(conn, outgoing);
+            }
             Err(error) => {
                 session.sending = false;
                 let sent = std::mem::take(&mut session.in_flight);
                 self.recycle(outgoing);
                 self.count_unsent(local, sent.messages);
-                if matches!(error, NetError::NoBufferSpace | NetError::OutOfMemory) {
-                    self.core.error(ErrorKind::SystemExhausted, Some(local));
-                }
                 let goodbye = self.core.sessions.details(local).and_then(|details| details.goodbye);
                 self.core.decide(local, goodbye.unwrap_or(reason_of(error)), false);
             }
@@ -229,11 +237,23 @@ impl<D: Driver> Shard<D> {
 
     /// Submits again what the driver had no room for.
     fn retry_unsent(&mut self) {
+        if self.unsent.is_empty() || self.core.now < self.unsent_until {
+            return;
+        }
         for (conn, outgoing) in std::mem::take(&mut self.unsent) {
             if let Err(outgoing) = self.driver.send(conn, outgoing) {
                 self.unsent.push((conn, outgoing));
             }
         }
+    }
+
+    /// The kernel had no buffers for a send: it is tried again after a while (1 → 64 ms). Nothing of it has left.
+    pub(super) fn send_later(&mut self, conn: madang_driver::Conn, outgoing: Outgoing) {
+        if self.unsent_until <= self.core.now {
+            self.unsent_pause = (self.unsent_pause * 2).clamp(ms(1), ms(64));
+            self.unsent_until = self.core.now + self.unsent_pause;
+        }
+        self.unsent.push((conn, outgoing));
     }
 
     /// Takes back a send that never reached the driver. Whether there was one.

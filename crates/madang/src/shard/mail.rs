@@ -7,7 +7,7 @@ use madang_driver::Driver;
 use super::callbacks::Call;
 use super::core::{Found, after};
 use super::{Shard, Stopping};
-use crate::LeaveReason;
+use crate::{Answer, LeaveReason};
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::letters::{Letter, Report, Word};
@@ -74,7 +74,11 @@ impl<D: Driver> Shard<D> {
             Letter::SendGroup { group, packet } => self.core.queue_group(group, &packet),
             Letter::SendAndDisconnect { id, packet, code } => {
                 if let Some(local) = self.addressee(id) {
-                    self.core.queue_last(local, packet, LeaveReason::Disconnected(code)).ignore();
+                    let reason = LeaveReason::Disconnected(code);
+                    if self.core.queue_last(local, packet, reason) == Answer::TooLong {
+                        // The word cannot be said; that it was to be the last one holds.
+                        self.core.decide(local, reason, true);
+                    }
                 }
             }
             Letter::Post { id, event } => {

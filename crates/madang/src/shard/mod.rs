@@ -64,6 +64,9 @@ pub(crate) struct Shard<D: Driver> {
     unattached: Vec<(Incoming, bool)>,
     /// Sends that the driver had no room for.
     unsent: Vec<(Conn, Outgoing)>,
+    /// After the kernel had no buffers: sends are tried again then, and later if that goes on.
+    unsent_until: Time,
+    unsent_pause: Duration,
     /// Emptied, with their room: so that sending allocates nothing.
     spare: Vec<Outgoing>,
     /// Receives that ended for want of a buffer or were refused as full, in the order in which they are started again.
@@ -100,6 +103,8 @@ impl<D: Driver> Shard<D> {
             batch: settings.turn_completions_max,
             unattached: Vec::new(),
             unsent: Vec::new(),
+            unsent_until: Time::ZERO,
+            unsent_pause: Duration::ZERO,
             spare: Vec::new(),
             starved: VecDeque::new(),
             starved_pause: Duration::ZERO,
@@ -134,6 +139,7 @@ impl<D: Driver> Shard<D> {
         let deadlines = [
             self.core.timers.next(),
             (!self.starved.is_empty()).then_some(self.starved_until),
+            (!self.unsent.is_empty()).then_some(self.unsent_until),
             self.stopping.as_ref().map(|stopping| stopping.deadline),
         ];
         let until = deadlines.into_iter().flatten().min();
@@ -265,7 +271,7 @@ impl<D: Driver> Shard<D> {
 
     /// A receive ended for want of buffers: its turn comes again, and later if that goes on.
     fn starve(&mut self, conn: Conn, owner: Owner) {
-        if self.starved.is_empty() {
+        if self.starved_until <= self.core.now {
             self.starved_until = self.core.now + self.starved_pause;
             self.starved_pause = (self.starved_pause * 2).clamp(ms(1), ms(64));
         }
@@ -309,7 +315,7 @@ impl<D: Driver> Shard<D> {
 
     /// Whether another turn is due without anything new.
     pub(crate) fn has_work(&self) -> bool {
-        !self.unsent.is_empty()
+        (!self.unsent.is_empty() && self.core.now >= self.unsent_until)
             || !self.unattached.is_empty()
             || !self.core.decided.is_empty()
             || (!self.core.dirty.is_empty() && !self.ticks())
@@ -352,9 +358,4 @@ fn reason_of(error: NetError) -> crate::LeaveReason {
         NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles => LeaveReason::SystemExhausted,
         _ => LeaveReason::System,
     }
-}
-
-/// Whether the stream ended in order.
-fn is_eof(end: RecvEnd) -> bool {
-    end == RecvEnd::Eof
 }
