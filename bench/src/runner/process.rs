@@ -78,7 +78,7 @@ impl Server {
                 command
             }
         };
-        // Under a tool the port must be known beforehand, see below.
+        // Under a tool the port must be known beforehand, see `reached`.
         let port = if stage.under.is_empty() { 0 } else { free_port()? };
         let mut child = spawn(
             command
@@ -88,23 +88,8 @@ impl Server {
                 .stdin(Stdio::null()),
         )?;
         let lines = Lines::of(child.0.stdout.take().context("the server's output is a pipe")?);
-        let deadline = Instant::now() + PATIENCE;
-        let line = loop {
-            match lines.next(KNOCK_INTERVAL) {
-                Ok(line) => break line,
-                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(_) => bail!("{} does not listen", contender.name()),
-            }
-            if port > 0 {
-                // Valgrind 3.19 holds its one big lock while a thread sleeps in io_uring_enter, so the thread that is to
-                // tell where the server listens may have to wait until another completion arrives. Whether anyone
-                // answers does not matter.
-                let _ = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), KNOCK_INTERVAL);
-            }
-        };
-        let address = host::announced(&line)
-            .with_context(|| format!("{} said {line:?} instead of where it listens", contender.name()))?;
-        Ok(Self { child, address })
+        let address = if port > 0 { reached(port) } else { announced(&lines) };
+        Ok(Self { child, address: address.with_context(|| contender.name())? })
     }
 
     /// Its process id.
@@ -172,8 +157,6 @@ impl LoadClient {
 /// More than any window, ramp or start takes; a child that hangs must not hang the measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const KNOCK_INTERVAL: Duration = Duration::from_millis(500);
-
 /// The lines that a child prints, with a deadline for each, which a pipe does not have.
 struct Lines(Receiver<String>);
 
@@ -190,6 +173,25 @@ impl Lines {
     fn next(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
         self.0.recv_timeout(patience)
     }
+}
+
+/// Where a server says that it listens.
+fn announced(lines: &Lines) -> anyhow::Result<SocketAddr> {
+    let line = lines.next(PATIENCE).context("the server does not listen")?;
+    host::announced(&line).with_context(|| format!("{line:?} is not where it listens"))
+}
+
+/// A server's address, once it accepts there. Valgrind 3.19 holds its one big lock while a thread sleeps in
+/// `io_uring_enter`, so that the thread that is to announce the address may never come to it.
+fn reached(port: u16) -> anyhow::Result<SocketAddr> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect_timeout(&address, PATIENCE).is_err() {
+        ensure!(Instant::now() < deadline, "nobody listens at {address}");
+        thread::sleep(PAUSE);
+    }
+    Ok(address)
 }
 
 fn free_port() -> io::Result<u16> {
