@@ -15,7 +15,7 @@
 
 use std::ptr::{self, NonNull};
 
-use crate::class::{CONTENT_START, PACKET_BYTES_MAX, block_bytes};
+use crate::class::{CONTENT_START, PACKET_BYTES_MAX};
 use crate::depot::Core;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 
@@ -216,7 +216,7 @@ impl Block {
     unsafe fn poison(self) {
         let from = size_of::<Header>();
         // SAFETY: these bytes are the block's own, behind its header, and nobody else's to read.
-        unsafe { ptr::write_bytes(self.byte(from), POISON, block_bytes(self.class()) - from) }
+        unsafe { ptr::write_bytes(self.byte(from), POISON, crate::class::block_bytes(self.class()) - from) }
     }
 
     #[cfg(not(debug_assertions))]

@@ -56,6 +56,7 @@ const BATCH_BLOCKS_MAX: usize = 256;
 const _: () = assert!(OVERHEAD == 64 && size_of::<Header>() == 32, "a block's own part is one cache line");
 const _: () =
     assert!(content_bytes(CLASSES - 1) > PACKET_BYTES_MAX, "the largest class holds the longest packet");
+const _: () = assert!(BATCH_BLOCKS_MAX <= u16::MAX as usize, "a batch fits the table in `batch_blocks`");
 const _: () = assert!(block_bytes(CLASSES - 1) <= u32::MAX as usize, "offsets fit the header");
 
 /// The class whose content holds `bytes`; `None` above [`PACKET_BYTES_MAX`].
@@ -90,14 +91,22 @@ pub(crate) const fn slab_blocks(class: usize) -> usize {
     if blocks == 0 { 1 } else { blocks }
 }
 
-/// Blocks in one full batch: what a magazine takes from the depot, or gives to it, at a time.
-#[inline]
-pub(crate) const fn batch_blocks(class: usize) -> usize {
-    if cfg!(loom) {
-        return 1;
-    }
-    let blocks = slab_blocks(class);
-    if blocks < BATCH_BLOCKS_MAX { blocks } else { BATCH_BLOCKS_MAX }
+/// Blocks in one full batch of a pooled class: what a magazine takes from the depot, or gives to it, at a time.
+#[inline(always)]
+pub(crate) fn batch_blocks(class: usize) -> usize {
+    // A table: the sum has a division, and this stands on the way of every packet that is dropped.
+    const BATCHES: [u16; POOLED_CLASSES] = {
+        let mut batches = [1; POOLED_CLASSES];
+        let mut class = 0;
+        while class < POOLED_CLASSES {
+            let blocks = slab_blocks(class);
+            let blocks = if blocks < BATCH_BLOCKS_MAX { blocks } else { BATCH_BLOCKS_MAX };
+            batches[class] = if cfg!(loom) { 1 } else { blocks as u16 };
+            class += 1;
+        }
+        batches
+    };
+    BATCHES[class] as usize
 }
 
 #[cfg(all(test, not(loom)))]

@@ -410,13 +410,19 @@ impl Core {
         if let Some(stock) = this.stocks().find(|stock| stock.occupy()) {
             return NonNull::from(stock);
         }
-        let stock = Box::leak(Box::new(Stock::new(core)));
+        let stock = NonNull::from(Box::leak(Box::new(Stock::new(core))));
         let mut head = this.stocks.load(Ordering::Relaxed);
         loop {
-            stock.next = head;
+            // SAFETY: not in the list yet: ours alone.
+            unsafe { (*stock.as_ptr()).next = head };
             // Release: partner of the Acquire in `stocks`.
-            match this.stocks.compare_exchange_weak(head, stock, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return NonNull::from(stock),
+            match this.stocks.compare_exchange_weak(
+                head,
+                stock.as_ptr(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return stock,
                 Err(now) => head = now,
             }
         }

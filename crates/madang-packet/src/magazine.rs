@@ -21,11 +21,22 @@ use crate::class::{POOLED_CLASSES, batch_blocks};
 use crate::depot::{Core, Depot, PoolExhausted, class_or_refuse};
 use crate::figures::Counters;
 use crate::packet_mut::PacketMut;
-use crate::sync::{AtomicBool, Ordering, thread_pointer};
+use crate::sync::{AtomicBool, Ordering, thread_local};
 
-thread_pointer! {
-    /// The stock of the magazine that is installed on this thread.
-    static INSTALLED: Stock
+thread_local! {
+    /// The stock of the magazine that is installed on this thread, or null. Const-initialised and without a destructor,
+    /// so that reading it is one load: no check whether it was made yet, none whether it is gone.
+    static INSTALLED: Cell<*const Stock> = const { Cell::new(ptr::null()) };
+}
+
+#[inline(always)]
+fn installed() -> *const Stock {
+    // Only loom takes a thread's locals away.
+    INSTALLED.try_with(Cell::get).unwrap_or(ptr::null())
+}
+
+fn set_installed(stock: *const Stock) {
+    INSTALLED.with(|installed| installed.set(stock));
 }
 
 /// One thread's stock of idle blocks.
@@ -68,10 +79,10 @@ impl Magazine {
     /// leaked, nothing breaks, but the magazine is bound to that thread: elsewhere it only passes requests to the
     /// depot, and its stock is lost if it is dropped there. Installing one that is installed already, has no effect.
     pub fn install(&self) -> Installed<'_> {
-        let previous = INSTALLED.load();
+        let previous = installed();
         let active = !self.stock().installed.replace(true);
         if active {
-            INSTALLED.store(self.stock.as_ptr());
+            set_installed(self.stock.as_ptr());
         }
         Installed { magazine: self, previous, active, this_thread: PhantomData }
     }
@@ -100,12 +111,12 @@ impl Drop for Magazine {
     fn drop(&mut self) {
         let stock = self.stock();
         if stock.installed.get() {
-            if INSTALLED.load() != self.stock.as_ptr() {
+            if installed() != self.stock.as_ptr() {
                 // A guard was leaked, and some thread may go on using this stock: it, and the pool, must stay.
                 std::mem::forget(self.depot.clone());
                 return;
             }
-            INSTALLED.store(ptr::null());
+            set_installed(ptr::null());
             stock.installed.set(false);
         }
         stock.unload();
@@ -134,8 +145,8 @@ impl Drop for Installed<'_> {
     fn drop(&mut self) {
         // Another stock in our place means that guards are dropped out of order: then this one stays marked installed,
         // because that other guard is going to bring it back.
-        if self.active && INSTALLED.load() == self.magazine.stock.as_ptr() {
-            INSTALLED.store(self.previous);
+        if self.active && installed() == self.magazine.stock.as_ptr() {
+            set_installed(self.previous);
             self.magazine.stock().installed.set(false);
         }
     }
@@ -198,7 +209,7 @@ impl Stock {
     /// Whether the magazine's holder is the one hand: it is installed here, or nowhere.
     #[inline(always)]
     fn usable(&self) -> bool {
-        ptr::eq(INSTALLED.load(), self) || !self.installed.get()
+        ptr::eq(installed(), self) || !self.installed.get()
     }
 
     #[inline(always)]
@@ -279,7 +290,7 @@ impl Stock {
 #[inline]
 pub(crate) fn take_installed(core: NonNull<Core>, class: usize) -> Option<Result<Block, PoolExhausted>> {
     // SAFETY: the thread's locals name only stocks that are alive, and whose hand this thread is.
-    let stock = unsafe { INSTALLED.load().as_ref() }?;
+    let stock = unsafe { installed().as_ref() }?;
     (stock.core == core && class < POOLED_CLASSES).then(|| stock.take(class))
 }
 
@@ -293,7 +304,7 @@ pub(crate) unsafe fn release_block(block: Block) {
     unsafe {
         let core = block.shut();
         let class = block.class();
-        match INSTALLED.load().as_ref() {
+        match installed().as_ref() {
             Some(stock) if stock.core == core && class < POOLED_CLASSES => stock.release(block, class),
             _ => Core::release_outside(core, block),
         }
