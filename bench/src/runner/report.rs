@@ -262,7 +262,7 @@ fn judge(loads: &[LoadReport], idle: &BTreeMap<Contender, f64>, limits: &Limits)
                 limit,
                 measured: server.p99_over_p50,
                 ratio: None,
-                verdict: plain(server.p99_over_p50, limit),
+                verdict: fairness(server, limit),
             }));
         }
     }
@@ -278,6 +278,12 @@ fn judge(loads: &[LoadReport], idle: &BTreeMap<Contender, f64>, limits: &Limits)
         }));
     }
     judged
+}
+
+/// p99 / p50 needs no pairing, but one busy neighbour can double it: a few windows say nothing.
+fn fairness(server: &ServerReport, limit: f64) -> Verdict {
+    const WINDOWS_MIN: usize = 10;
+    if server.windows < WINDOWS_MIN { Verdict::NotResolved } else { plain(server.p99_over_p50, limit) }
 }
 
 /// For figures that hardly scatter.
