@@ -9,12 +9,12 @@ mod support;
 
 // mod content;
 // mod framings;
-// mod groups;
-// mod greeting;
+mod groups;
+mod greeting;
 mod handler;
 mod leaving;
 // mod links;
 // mod operation;
-// mod sending;
+mod sending;
 mod sessions;
-// mod users;
+mod users;
