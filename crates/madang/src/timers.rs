@@ -8,7 +8,6 @@ use madang_driver::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerKey(Time, u64);
 
-#[cfg(feature = "simulation")]
 impl TimerKey {
     /// Whether its time has come.
     pub(crate) fn is_due(self, now: Time) -> bool {

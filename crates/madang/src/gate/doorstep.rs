@@ -12,6 +12,7 @@ use madang_driver::{Incoming, Time};
 
 use crate::Node;
 use crate::letters::EmbryoKey;
+use crate::timers::TimerKey;
 
 /// The end of a connection that lies in our kernel is noticed within a turn of its shard: a few milliseconds, many times
 /// that on a machine that is too busy.
@@ -25,7 +26,8 @@ pub(super) enum Knock {
 
 /// The doorstep; as large as the slack, since more sessions than that cannot be on their way out.
 pub(super) struct Doorstep {
-    waiting: VecDeque<(Time, Knock)>,
+    /// Each with the timer that ends his patience.
+    waiting: VecDeque<(TimerKey, Knock)>,
     most: usize,
 }
 
@@ -38,23 +40,22 @@ impl Doorstep {
         self.waiting.is_empty()
     }
 
-    /// Takes somebody in, if there is room; gives him back otherwise.
-    pub(super) fn wait(&mut self, now: Time, knock: Knock) -> Result<Time, Knock> {
-        if self.waiting.len() >= self.most {
-            return Err(knock);
-        }
-        let until = now + PATIENCE;
-        self.waiting.push_back((until, knock));
-        Ok(until)
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= self.most
     }
 
-    /// Who came first.
-    pub(super) fn first(&mut self) -> Option<Knock> {
-        self.waiting.pop_front().map(|(_, knock)| knock)
+    /// Takes somebody in; there is room.
+    pub(super) fn wait(&mut self, patience: TimerKey, knock: Knock) {
+        self.waiting.push_back((patience, knock));
+    }
+
+    /// Who came first, and his timer: to be cancelled.
+    pub(super) fn first(&mut self) -> Option<(TimerKey, Knock)> {
+        self.waiting.pop_front()
     }
 
     /// Who came first, if his time is over.
     pub(super) fn overdue(&mut self, now: Time) -> Option<Knock> {
-        (self.waiting.front()?.0 <= now).then(|| self.first())?
+        self.waiting.front()?.0.is_due(now).then(|| self.waiting.pop_front().map(|(_, knock)| knock))?
     }
 }

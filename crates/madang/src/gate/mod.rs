@@ -18,7 +18,7 @@ use std::sync::Arc;
 use madang_driver::{Driver, Incoming, Listener};
 use madang_wire::lan::RefusalReason;
 
-use self::doorstep::{Doorstep, Knock};
+use self::doorstep::{Doorstep, Knock, PATIENCE};
 use self::nodes::Nodes;
 use crate::error::ErrorKind;
 use crate::figures::Count;
@@ -131,12 +131,11 @@ impl Gate {
         if self.doorstep.is_empty() && self.places.take() {
             return self.enter(knock, core);
         }
-        match self.doorstep.wait(core.now, knock) {
-            Ok(until) => {
-                core.timers.set(until, Timer::Doorstep);
-            }
-            Err(knock) => self.full(knock, core),
+        if self.doorstep.is_full() {
+            return self.full(knock, core);
         }
+        let patience = core.timers.set(core.now + PATIENCE, Timer::Doorstep);
+        self.doorstep.wait(patience, knock);
     }
 
     /// A place is taken for him.
@@ -171,7 +170,8 @@ impl Gate {
     /// A place came free: those on the doorstep come first.
     fn serve_doorstep(&mut self, core: &mut Core) {
         while !self.doorstep.is_empty() && self.places.take() {
-            let first = self.doorstep.first().expect("somebody waits");
+            let (patience, first) = self.doorstep.first().expect("somebody waits");
+            core.timers.cancel(patience);
             self.enter(first, core);
         }
     }
@@ -254,7 +254,8 @@ impl Gate {
             self.door = Door::Closing;
             driver.unlisten(listener);
         }
-        while let Some(knock) = self.doorstep.first() {
+        while let Some((patience, knock)) = self.doorstep.first() {
+            core.timers.cancel(patience);
             self.turn_away(knock, RefusalReason::Draining, core);
         }
     }

@@ -89,3 +89,40 @@ impl<D: Driver> Shard<D> {
             && core.fabric.mailboxes[core.shard].is_empty()
     }
 }
+
+/// What a shard looks like inside, for the end of a failed run's trace.
+impl<D: Driver> std::fmt::Debug for Shard<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let core = &self.core;
+        write!(f, "at {:?}: ", core.now)?;
+        for session in (0..core.sessions.end()).filter_map(|local| core.sessions.get(local)) {
+            write!(
+                f,
+                "[{} {:?} {:?} receiving {} sending {} paused {} eof {} holds {} dirty {} queued {} inbox {:?}] ",
+                session.id,
+                session.conn,
+                session.life,
+                session.receiving,
+                session.sending,
+                session.paused,
+                session.eof,
+                session.holds,
+                session.dirty,
+                session.outbox.len(),
+                session.inbox.as_ref().map(|inbox| inbox.len()),
+            )?;
+        }
+        write!(
+            f,
+            "{} embryos, {} letters, starved {:?} until {:?}, unsent {} until {:?}, next timer {:?}, driver {:?}",
+            self.embryos.len(),
+            core.fabric.mailboxes[core.shard].len(),
+            self.starved,
+            self.starved_until,
+            self.unsent.len(),
+            self.unsent_until,
+            core.timers.next(),
+            self.driver.figures(),
+        )
+    }
+}

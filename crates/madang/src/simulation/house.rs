@@ -274,6 +274,15 @@ impl House {
         }
     }
 
+    /// What its shards look like inside, for the end of a failed run.
+    pub(super) fn describe(&self) -> Vec<String> {
+        let desks = self.life.iter().flat_map(|life| life.seats.iter().enumerate());
+        let living = desks.filter_map(|(index, desk)| desk.as_ref().map(|desk| (index, desk)));
+        living
+            .map(|(index, Desk { shard, wait, .. })| format!("house {} shard {index}, {wait:?}, {shard:?}", self.number))
+            .collect()
+    }
+
     /// Whether nothing is under way in it.
     pub(super) fn is_quiet(&self) -> bool {
         self.life.as_ref().is_none_or(|life| {

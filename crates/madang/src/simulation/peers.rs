@@ -74,7 +74,6 @@ pub(super) struct Seat {
     pub(super) next_act: Time,
     /// Connections that it may still begin in the safety phase.
     pub(super) lives: u32,
-    turned_away: bool,
 }
 
 /// What all peers of a run share.
@@ -116,7 +115,7 @@ struct Line {
 
 impl Seat {
     pub(super) fn new(number: u32, lives: u32, starts: Time) -> Seat {
-        Seat { number, line: None, next_act: starts, lives, turned_away: false }
+        Seat { number, line: None, next_act: starts, lives }
     }
 
     /// Its own connection's address, while it has one.
@@ -177,7 +176,10 @@ impl Seat {
             PeerState::Closed => true,
         };
         if is_gone {
-            self.turned_away = line.expects != Expects::Traffic;
+            if line.expects != Expects::Traffic || calm {
+                // Turned away: it comes back, but not at once.
+                self.next_act = now + Duration::from_millis(20);
+            }
             ledger.note(|| format!("peer {} is gone ({:?})", line.key, line.peer.state()));
             // A socket that is not needed any more is closed: what the other end still sends finds nobody.
             if let Some(tale) = ledger.peers.get_mut(&line.peer.local()) {

@@ -34,6 +34,9 @@ const REST_AFTER: Duration = Duration::from_secs(60);
 /// How late what has to happen in time may be: completions withheld, wakes delayed, shards clogged and blocked.
 const SLACK: Duration = Duration::from_secs(12);
 
+/// Steps in which it must, too: an endless loop of busy shards is no rest.
+const STEPS_MAX: u32 = 400_000;
+
 /// Every so many steps, the rules are looked at that look at everything.
 const LOOK_EVERY: u32 = 64;
 
@@ -157,7 +160,12 @@ impl Town {
         if !self.is_broken() {
             self.end();
         }
-        let ledger = self.ledger.lock().expect("nothing panics under this lock");
+        let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
+        if ledger.violation.is_some() {
+            for line in self.houses.iter().flat_map(House::describe) {
+                ledger.note(|| line);
+            }
+        }
         Outcome {
             violation: ledger.violation.clone(),
             trace_hash: self.world.trace_hash() ^ ledger.hash.rotate_left(1),
@@ -189,7 +197,8 @@ impl Town {
         self.lock().calm = true;
         self.lock().note(|| "the world heals".to_owned());
         let until = self.world.now() + REST_AFTER;
-        let mut step = 0;
+        let mut step = 0u32;
+        let mut restless = String::new();
         loop {
             for house in &mut self.houses {
                 if house.life.is_none() {
@@ -206,8 +215,11 @@ impl Town {
                     Err(what) if self.world.now() > until => {
                         self.lock().fail("I23", what);
                     }
-                    Err(_) => {}
+                    Err(what) => restless = what,
                 }
+            }
+            if step > STEPS_MAX {
+                self.lock().fail("I9", format!("so much happens, and still: {restless}"));
             }
             if self.is_broken() {
                 return;
@@ -219,12 +231,15 @@ impl Town {
         for house in self.houses.iter_mut().rev() {
             house.stop(self.dice.coin());
         }
-        let mut step = 0;
+        let mut step = 0u32;
         while self.houses.iter().any(|house| house.life.is_some()) {
             self.step(true);
             step += 1;
             if step % LOOK_EVERY == 0 {
                 self.look();
+            }
+            if step > STEPS_MAX {
+                self.lock().fail("I21", "the houses do not come to their end although so much happens");
             }
             if self.is_broken() {
                 return;
