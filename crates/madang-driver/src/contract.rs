@@ -100,7 +100,8 @@ pub trait Driver {
     /// tells nothing of it, except after `abort`. Not a cancel: bytes that still come are kept, in order, within the bound
     /// of [`DriverSettings::pause_bytes_max`](crate::DriverSettings::pause_bytes_max), and the rest stays with the kernel.
     /// Legal on a started receive only.
-    /// `Data` of this connection that `poll` has already handed out stays the caller's to keep. Idempotent.
+    /// `Data` of this connection that `poll` has already handed out stays the caller's to keep. Idempotent, and without
+    /// effect on a receive whose terminal completion `poll` has already handed out.
     fn recv_pause(&mut self, conn: Conn);
 
     /// Ends a pause: what was kept is told first. Idempotent, and without effect on a receive that is not paused.
