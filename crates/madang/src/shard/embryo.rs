@@ -473,7 +473,8 @@ impl<D: Driver> Shard<D> {
     pub(super) fn embryo_recv_ended(&mut self, index: u32, end: RecvEnd) {
         let Some(embryo) = self.embryos.get(index) else { return };
         embryo.receiving = false;
-        if end == RecvEnd::NoBuffers {
+        // An aborted receive may end with this word as with any other.
+        if end == RecvEnd::NoBuffers && embryo.stage != Stage::Aborting {
             let conn = embryo.conn;
             return self.starve(conn, Owner::Embryo(index));
         }

@@ -36,7 +36,8 @@ impl<D: Driver> Shard<D> {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         session.receiving = false;
         let conn = session.conn;
-        if end == RecvEnd::NoBuffers {
+        // An aborted receive may end with this word as with any other.
+        if end == RecvEnd::NoBuffers && session.life != Life::Leaving(Gait::Aborting) {
             self.starve(conn, Owner::Session(local));
             return;
         }
