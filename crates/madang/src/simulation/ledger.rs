@@ -108,7 +108,7 @@ pub(super) struct Tale {
     leave: Option<(LeaveReason, Time)>,
     /// The liveness phase: a question went all the way and its answer came back.
     pub(super) has_answer: bool,
-    pub(super) asked: bool,
+    pub(super) asked: Option<Time>,
 }
 
 struct LastWord {
@@ -267,7 +267,7 @@ impl Ledger {
             groups_ever: BTreeSet::new(),
             leave: None,
             has_answer: false,
-            asked: false,
+            asked: None,
         };
         let is_server = self.houses[house].is_server;
         let by_address = if is_server { &mut self.by_peer } else { &mut self.by_self };

@@ -109,7 +109,7 @@ struct Line {
     /// It has ended its direction, or all.
     is_over: bool,
     is_half_closed: bool,
-    asked: bool,
+    asked: Option<Time>,
     refused: bool,
 }
 
@@ -222,7 +222,7 @@ impl Seat {
             greeted: false,
             is_over: false,
             is_half_closed: false,
-            asked: false,
+            asked: None,
             refused: false,
         });
     }
@@ -357,8 +357,10 @@ impl Line {
             if !self.greeted {
                 self.greet(table);
             }
-            if self.expects == Expects::Traffic && !self.asked {
-                self.asked = true;
+            // Again from time to time: an answer may find its queue full.
+            let now = table.world.now();
+            if self.expects == Expects::Traffic && self.asked.is_none_or(|at| now.since(at) > Duration::from_secs(1)) {
+                self.asked = Some(now);
                 self.say(table, ledger, MARKER);
             }
             return;

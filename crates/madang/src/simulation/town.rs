@@ -336,12 +336,15 @@ impl Town {
     fn ask_over_links(&mut self) {
         for house in self.houses.iter_mut().skip(SERVER + 1) {
             for id in house.link_sessions().into_iter().flatten() {
+                let now = self.world.now();
                 let asks = {
-                    let ledger = self.ledger.lock().expect("nothing panics under this lock");
-                    ledger.sessions.get(&id).is_some_and(|tale| !tale.has_answer && !tale.asked)
+                    let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
+                    ledger.now = now;
+                    let tale = ledger.sessions.get_mut(&id).filter(|tale| !tale.has_answer);
+                    tale.filter(|tale| tale.asked.is_none_or(|at| now.since(at) > Duration::from_secs(1)))
+                        .map(|tale| tale.asked = Some(now))
                 };
-                if let (true, Some(life)) = (asks, &mut house.life) {
-                    self.ledger.lock().expect("nothing panics under this lock").tale(id).asked = true;
+                if let (Some(()), Some(life)) = (asks, &mut house.life) {
                     house.content.ask(&mut life.remote, id);
                 }
             }
