@@ -189,7 +189,7 @@ impl Client {
     ///
     /// # Errors
     /// [`StopError`] from a callback or job of this client; it runs on, and comes back.
-    pub fn stop(self) -> Result<StopReport, (Client, StopError)> {
+    pub fn stop(self) -> Result<StopReport, (Box<Client>, StopError)> {
         self.stop_gait(false)
     }
 
@@ -197,13 +197,13 @@ impl Client {
     ///
     /// # Errors
     /// As [`stop`](Client::stop).
-    pub fn drain(self) -> Result<StopReport, (Client, StopError)> {
+    pub fn drain(self) -> Result<StopReport, (Box<Client>, StopError)> {
         self.stop_gait(true)
     }
 
-    fn stop_gait(mut self, graceful: bool) -> Result<StopReport, (Client, StopError)> {
+    fn stop_gait(mut self, graceful: bool) -> Result<StopReport, (Box<Client>, StopError)> {
         if self.running().has_thread(std::thread::current().id()) {
-            return Err((self, StopError));
+            return Err((Box::new(self), StopError));
         }
         Ok(self.running.take().expect("it runs").stop(graceful))
     }

@@ -222,7 +222,7 @@ impl Running {
         report.sessions_left_behind = (figures.sessions + figures.sessions_leaving) as usize;
         self.fabric.ended.store(true, Ordering::Release);
         drain_mailboxes(&self.fabric);
-        report.packets_out = self.fabric.depot.figures().in_use.blocks as usize;
+        report.packets_out = self.fabric.depot.figures().in_use.blocks;
         report
     }
 }

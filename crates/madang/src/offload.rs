@@ -26,13 +26,16 @@ pub(crate) type JobState = Box<dyn Any>;
 /// Makes an offload thread's state. Called once on each thread, with the thread's number.
 pub(crate) type MakeState = Arc<dyn Fn(usize) -> JobState + Send + Sync>;
 
+/// The job itself: with the thread's state, to what is done with its result.
+pub(crate) type Run = Box<dyn FnOnce(&mut dyn Any) -> Then + Send>;
+
 /// A piece of work on its way to an offload thread.
 pub(crate) struct Job {
     pub(crate) session: SessionId,
     /// Whether the session's messages wait for it.
     pub(crate) holds: bool,
     pub(crate) shard: usize,
-    pub(crate) run: Box<dyn FnOnce(&mut dyn Any) -> Then + Send>,
+    pub(crate) run: Run,
 }
 
 /// A job that is done, on its way back.

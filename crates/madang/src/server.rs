@@ -199,7 +199,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StopError`] from a callback or job of this server, which would wait for itself; the server runs on, and comes back.
-    pub fn stop(self) -> Result<Stopped, (Server, StopError)> {
+    pub fn stop(self) -> Result<Stopped, (Box<Server>, StopError)> {
         self.stop_gait(false)
     }
 
@@ -208,13 +208,13 @@ impl Server {
     ///
     /// # Errors
     /// As [`stop`](Server::stop).
-    pub fn drain(self) -> Result<Stopped, (Server, StopError)> {
+    pub fn drain(self) -> Result<Stopped, (Box<Server>, StopError)> {
         self.stop_gait(true)
     }
 
-    fn stop_gait(mut self, graceful: bool) -> Result<Stopped, (Server, StopError)> {
+    fn stop_gait(mut self, graceful: bool) -> Result<Stopped, (Box<Server>, StopError)> {
         if self.running().has_thread(std::thread::current().id()) {
-            return Err((self, StopError));
+            return Err((Box::new(self), StopError));
         }
         let report = self.running.take().expect("it runs").stop(graceful);
         Ok(Stopped { plan: self.plan.clone(), report })
