@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  one cache line                                        │ content of the class            │
-//!  link 8 │ refs 4 │ start end limit 12 │ class… 4 │ 4 │ headroom 16 │ content … │ tailroom 16
+//!  link 8 │ refs 4 │ start end stop limit 16 │ class… 4 │ headroom 16 │ content … │ tailroom 16
 //!                                                        ▲             ▲           ▲
-//!                                                        32            start       end
+//!                                                        32            start       end   stop
 //! ```
 //!
 //! **The ownership rule.** A block is at any time in exactly one of three hands, and only that hand touches it:
@@ -15,7 +15,7 @@
 
 use std::ptr::{self, NonNull};
 
-use crate::class::{CONTENT_START, PACKET_BYTES_MAX};
+use crate::class::{CONTENT_START, PACKET_BYTES_MAX, block_bytes};
 use crate::depot::Core;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 
@@ -32,8 +32,10 @@ pub(crate) struct Header {
 #[repr(C)]
 pub(crate) struct Fields {
     pub(crate) start: u32,
-    /// Valid while the packet is shared: a writer has its own.
     pub(crate) end: u32,
+    /// Where writing has to stop and think: the end of the block or of the packet's limit, whichever comes first; the
+    /// end of what was written once a write is missing. Never before `end`.
+    pub(crate) stop: u32,
     /// The most bytes of content (what was prepended does not count).
     pub(crate) limit: u32,
     class: u8,
@@ -66,7 +68,8 @@ impl Block {
     /// `at` is aligned for `Header` and starts `block_bytes(class)` bytes that are the caller's to give away.
     pub(crate) unsafe fn carve(at: NonNull<u8>, class: usize) -> Block {
         let header = at.cast::<Header>();
-        let fields = Fields { start: 0, end: 0, limit: 0, class: class as u8, flags: 0, state: IDLE };
+        let fields =
+            Fields { start: 0, end: 0, stop: 0, limit: 0, class: class as u8, flags: 0, state: IDLE };
         // SAFETY: the caller gives this memory away, large and aligned enough for a header.
         unsafe {
             header.write(Header {
@@ -122,9 +125,11 @@ impl Block {
             // SAFETY: the caller is the only hand.
             unsafe { *link = owner.as_ptr().cast() }
         });
+        let end_of_block = block_bytes(class) as u32;
         let fresh = Fields {
             start: CONTENT_START as u32,
             end: CONTENT_START as u32,
+            stop: end_of_block.min((CONTENT_START + PACKET_BYTES_MAX) as u32),
             limit: PACKET_BYTES_MAX as u32,
             class: class as u8,
             flags: 0,
@@ -216,7 +221,7 @@ impl Block {
     unsafe fn poison(self) {
         let from = size_of::<Header>();
         // SAFETY: these bytes are the block's own, behind its header, and nobody else's to read.
-        unsafe { ptr::write_bytes(self.byte(from), POISON, crate::class::block_bytes(self.class()) - from) }
+        unsafe { ptr::write_bytes(self.byte(from), POISON, block_bytes(self.class()) - from) }
     }
 
     #[cfg(not(debug_assertions))]
@@ -225,6 +230,15 @@ impl Block {
 }
 
 impl Fields {
+    /// Sets `stop` from the limit and the block's end, or right here when a write is missing already.
+    pub(crate) fn find_stop(&mut self) {
+        let end_of_block = block_bytes(self.class as usize);
+        self.stop = match self.flags {
+            0 => end_of_block.min(CONTENT_START + self.limit as usize) as u32,
+            _ => self.end,
+        };
+    }
+
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         (self.end - self.start) as usize

@@ -39,16 +39,12 @@ pub enum Policy {
 /// The pool had no block and its budget, or the allocator, had no memory for one.
 ///
 /// Nothing was changed. The remedy is the caller's: drop what is droppable, disconnect who is slow, or raise
-/// [`PoolSettings::budget_bytes`].
+/// [`PoolSettings::budget_bytes`]. What the pool holds stands in its [`figures`](Depot::figures).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no packet of {asked} bytes: the pool holds {reserved_bytes} bytes of its {budget_bytes}")]
+#[error("the pool's budget, or the system, has no memory for a packet of {asked} bytes")]
 pub struct PoolExhausted {
     /// Bytes of content that were asked for. Above [`PACKET_BYTES_MAX`](crate::PACKET_BYTES_MAX) always refused.
-    pub asked: usize,
-    /// What the pool had from the allocator when it refused.
-    pub reserved_bytes: usize,
-    /// What it may have.
-    pub budget_bytes: usize,
+    pub asked: u32,
 }
 
 /// A pool of packets: a handle that can be cloned and sent anywhere.
@@ -396,11 +392,7 @@ impl Core {
     pub(crate) fn refused(&self, asked: usize) -> PoolExhausted {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         self.pressed.store(true, Ordering::Relaxed);
-        PoolExhausted {
-            asked,
-            reserved_bytes: self.reserved_bytes.load(Ordering::Relaxed),
-            budget_bytes: self.settings.budget_bytes,
-        }
+        PoolExhausted { asked: u32::try_from(asked).unwrap_or(u32::MAX) }
     }
 
     /// A stock for one thread: one that a magazine left, or a new one.

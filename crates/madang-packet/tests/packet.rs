@@ -207,6 +207,7 @@ fn packets_are_one_pointer_wide_and_cross_threads() {
     crosses::<Depot>();
     assert_eq!(size_of::<Packet>(), size_of::<usize>());
     assert_eq!(size_of::<Option<Packet>>(), size_of::<usize>());
+    assert_eq!(size_of::<PacketMut>(), size_of::<usize>());
 }
 
 #[test]
