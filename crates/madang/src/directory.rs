@@ -11,26 +11,26 @@ use crate::id::SlotLayout;
 #[derive(Debug)]
 pub(crate) struct Directory {
     layout: SlotLayout,
-    /// Per shard: the current id of each local slot.
-    shards: Box<[Box<[AtomicU64]>]>,
+    /// By slot: the id that lives there. Slots that no shard can use are never written.
+    words: Box<[AtomicU64]>,
 }
 
 impl Directory {
-    pub(crate) fn new(layout: SlotLayout, shards: usize, slots_per_shard: usize) -> Directory {
-        let shard = || (0..slots_per_shard).map(|_| AtomicU64::new(0)).collect();
-        Directory { layout, shards: (0..shards).map(|_| shard()).collect() }
+    pub(crate) fn new(layout: SlotLayout) -> Directory {
+        Directory { layout, words: (0..layout.slots()).map(|_| AtomicU64::new(0)).collect() }
     }
 
     pub(crate) fn layout(&self) -> SlotLayout {
         self.layout
     }
 
+    #[inline]
     fn word(&self, id: SessionId) -> Option<&AtomicU64> {
-        let (shard, local) = self.layout.locate(id)?;
-        self.shards[shard].get(local as usize)
+        self.words.get(id.slot())
     }
 
     /// Whether `id` may be sent to. The answer may be old by the time it is used; the shard decides.
+    #[inline]
     pub(crate) fn is_live(&self, id: SessionId) -> bool {
         // Acquire pairs with `enter`'s Release: who sees the id also sees what its join published.
         self.word(id).is_some_and(|word| word.load(Ordering::Acquire) == id.to_u64())
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn s05_only_the_current_id_of_a_slot_is_live() {
         let layout = SlotLayout::new(2, 4).unwrap();
-        let directory = Directory::new(layout, 2, 4);
+        let directory = Directory::new(layout);
         let [old, new] = [1, 2].map(|serial| SessionId::new(layout.slot(1, 3), serial));
         directory.enter(old);
         assert!(directory.is_live(old) && !directory.is_live(new));

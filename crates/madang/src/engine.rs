@@ -96,7 +96,7 @@ impl Plan {
         let layout = SlotLayout::new(settings.workers, slots).expect("the settings were checked");
         let policy = if self.is_server { Policy::Keep } else { Policy::GiveBack { keep_bytes: CLIENT_KEEP_BYTES } };
         Ok(Arc::new(Fabric {
-            directory: Directory::new(layout, settings.workers, slots),
+            directory: Directory::new(layout),
             mailboxes: (0..settings.workers).map(|_| Mailbox::new(settings.mailbox_messages_max)).collect(),
             figures: (0..settings.workers).map(|_| ShardFigures::default()).collect(),
             depot: Depot::new(PoolSettings::default().policy(policy).budget_bytes(settings.pool_budget_bytes)),

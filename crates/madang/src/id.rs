@@ -89,6 +89,7 @@ impl SlotLayout {
     }
 
     /// The shard and local index of an id; `None` for one that was invented.
+    #[inline]
     pub(crate) fn locate(self, id: SessionId) -> Option<(usize, u32)> {
         let slot = id.slot() as u32;
         let shard = slot >> self.local_bits;

@@ -23,9 +23,14 @@ pub(crate) enum Entry {
 
 #[derive(Debug)]
 struct Node {
-    entry: Option<Entry>,
+    /// There while the node is queued.
+    packet: Option<Packet>,
     next: u32,
+    /// The engine's own word.
+    control: bool,
 }
+
+const _: () = assert!(size_of::<Node>() == 16, "four nodes share a cache line");
 
 /// One session's queue: ends and sums. The nodes are the shard's.
 #[derive(Debug, Clone, Copy)]
@@ -75,8 +80,12 @@ impl Queues {
 
     /// Queues behind the others. The limits were checked: what goes in stays bounded by them.
     pub(crate) fn push(&mut self, outbox: &mut Outbox, entry: Entry) {
-        let bytes = entry.bytes();
-        let at = self.node(entry);
+        let (packet, control) = match entry {
+            Entry::Message(packet) => (packet, false),
+            Entry::Control(packet) => (packet, true),
+        };
+        let bytes = packet.len();
+        let at = self.node(packet, control);
         if outbox.tail == NIL {
             outbox.head = at;
         } else {
@@ -88,28 +97,34 @@ impl Queues {
         self.bytes += bytes;
     }
 
-    fn node(&mut self, entry: Entry) -> u32 {
-        if self.free == NIL {
-            self.nodes.push(Node { entry: Some(entry), next: NIL });
-            return u32::try_from(self.nodes.len() - 1).expect("the queue limits keep the nodes below 2^32");
-        }
+    #[inline]
+    fn node(&mut self, packet: Packet, control: bool) -> u32 {
         let at = self.free;
-        let node = &mut self.nodes[at as usize];
+        let Some(node) = self.nodes.get_mut(at as usize) else { return self.grow(packet, control) };
         self.free = node.next;
-        *node = Node { entry: Some(entry), next: NIL };
+        *node = Node { packet: Some(packet), next: NIL, control };
         at
     }
 
-    /// The entry in front.
-    pub(crate) fn front(&self, outbox: &Outbox) -> Option<&Entry> {
-        self.nodes.get(outbox.head as usize).map(|node| node.entry.as_ref().expect("a queued node has an entry"))
+    #[cold]
+    fn grow(&mut self, packet: Packet, control: bool) -> u32 {
+        self.nodes.push(Node { packet: Some(packet), next: NIL, control });
+        u32::try_from(self.nodes.len() - 1).expect("the queue limits keep the nodes below 2^32")
+    }
+
+    /// The length of the entry in front, and whether it is content's message.
+    #[inline]
+    pub(crate) fn front(&self, outbox: &Outbox) -> Option<(usize, bool)> {
+        let node = self.nodes.get(outbox.head as usize)?;
+        node.packet.as_ref().map(|packet| (packet.len(), !node.control))
     }
 
     /// Takes the entry in front.
     pub(crate) fn pop(&mut self, outbox: &mut Outbox) -> Option<Entry> {
         let at = outbox.head;
         let node = self.nodes.get_mut(at as usize)?;
-        let entry = node.entry.take().expect("a queued node has an entry");
+        let packet = node.packet.take().expect("a queued node has a packet");
+        let control = node.control;
         outbox.head = node.next;
         node.next = self.free;
         self.free = at;
@@ -117,9 +132,9 @@ impl Queues {
             outbox.tail = NIL;
         }
         outbox.len -= 1;
-        outbox.bytes -= entry.bytes() as u32;
-        self.bytes -= entry.bytes();
-        Some(entry)
+        outbox.bytes -= packet.len() as u32;
+        self.bytes -= packet.len();
+        Some(if control { Entry::Control(packet) } else { Entry::Message(packet) })
     }
 
     /// Drops all that waits, and answers how many of it were content's messages.
@@ -129,14 +144,6 @@ impl Queues {
             messages += usize::from(matches!(entry, Entry::Message(_)));
         }
         messages
-    }
-}
-
-impl Entry {
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Entry::Message(packet) | Entry::Control(packet) => packet.len(),
-        }
     }
 }
 
@@ -172,6 +179,5 @@ mod tests {
             }
         }
         assert_eq!(queues.nodes.len(), 12, "nodes are reused");
-        assert_eq!(size_of::<Node>(), 24);
     }
 }

@@ -117,9 +117,8 @@ impl<D: Driver> Shard<D> {
         let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
         let mut chunk: Option<PacketMut> = None;
         let mut total = 0;
-        while let Some(entry) = queues.front(&session.outbox) {
-            let len = entry.bytes();
-            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && matches!(entry, Entry::Message(_));
+        while let Some((len, is_message)) = queues.front(&session.outbox) {
+            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && is_message;
             let copied = head + if in_place { 0 } else { len };
             // Room for the chunk that is open, and for two pieces more.
             if outgoing.pieces() + 3 > OUTGOING_PIECES_MAX || total > 0 && total + copied > SEND_BYTES_MAX {
