@@ -29,7 +29,13 @@ impl<D: Driver> Shard<D> {
             self.obey(word);
             self.settle();
         }
-        for _ in 0..LETTERS_A_TURN {
+        self.read_letters(LETTERS_A_TURN);
+    }
+
+    fn read_letters(&mut self, most: usize) {
+        let fabric = Arc::clone(&self.core.fabric);
+        let mailbox = &fabric.mailboxes[self.core.shard];
+        for _ in 0..most {
             let Some(letter) = mailbox.pop() else { break };
             self.open(letter);
             self.settle();
@@ -50,7 +56,13 @@ impl<D: Driver> Shard<D> {
             Word::Connect(spec) => self.link_add(spec),
             Word::DropLink { link } => self.link_drop(link),
             Word::Report(report) => self.reported(report),
-            Word::Stop { graceful } => self.begin_stop(graceful),
+            Word::Stop { graceful } => {
+                if graceful {
+                    // Words overtake letters; what was asked for before the drain is a part of it.
+                    self.read_letters(self.core.fabric.settings.mailbox_messages_max);
+                }
+                self.begin_stop(graceful);
+            }
         }
     }
 
