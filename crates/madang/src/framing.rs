@@ -1,10 +1,13 @@
 //! Which bytes a server or client speaks.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use madang_wire::be32::Be32;
-use madang_wire::{FrameLimit, Framing};
+use madang_wire::{Find, FrameError, FrameLimit, Framing, Opened, Overhead, SealError, SealSlot, Sealed};
+
+use crate::offload::panic_text;
 
 /// A framing of a game that already has clients: not the engine's own. No greeting, no heartbeat, and no protection; the
 /// limits around it are the engine's.
@@ -48,6 +51,74 @@ pub(crate) enum Protocol {
     Lan,
     Be32,
     Custom(MakeFraming),
+}
+
+/// Content's framing of one connection, with a wall around it: a panic, or an answer that the contract rules out, is an
+/// error of that connection and not the end of its shard.
+pub(crate) struct Guarded {
+    framing: Box<dyn Framing>,
+    overhead: Overhead,
+    limit: usize,
+    panic: Option<String>,
+}
+
+impl Guarded {
+    /// Has content make one; the panic's words if it did not.
+    pub(crate) fn make(make: &MakeFraming, limit: FrameLimit, seed: u64) -> Result<Guarded, String> {
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let framing = make(limit, seed);
+            let (overhead, limit) = (framing.overhead(), framing.limit());
+            Guarded { framing, overhead, limit, panic: None }
+        }));
+        made.map_err(|panic| panic_text(&*panic))
+    }
+
+    /// The error that stands for a panic; [`take_panic`](Guarded::take_panic) has its words.
+    pub(crate) const PANICKED: FrameError = FrameError::Foreign("the framing panicked");
+    const BROKEN: FrameError = FrameError::Foreign("the framing broke its contract");
+
+    /// The words of the last panic, once.
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        self.panic.take()
+    }
+
+    fn guard<R>(&mut self, call: impl FnOnce(&mut dyn Framing) -> R) -> Option<R> {
+        let framing = &mut *self.framing;
+        // Unwind safety: after a panic the connection ends, and the framing is asked nothing more.
+        catch_unwind(AssertUnwindSafe(|| call(framing))).map_err(|panic| self.panic = Some(panic_text(&*panic))).ok()
+    }
+}
+
+impl Framing for Guarded {
+    fn find(&mut self, bytes: &[u8]) -> Result<Find, FrameError> {
+        let found = self.guard(|framing| framing.find(bytes)).unwrap_or(Err(Guarded::PANICKED))?;
+        let right = match found {
+            Find::Frame { len } => (1..=bytes.len()).contains(&len),
+            Find::Need { total } => total > bytes.len() && total <= self.limit.saturating_add(self.overhead.total()),
+        };
+        if right { Ok(found) } else { Err(Guarded::BROKEN) }
+    }
+
+    fn open(&mut self, frame: &mut [u8]) -> Result<Opened, FrameError> {
+        let opened = self.guard(|framing| framing.open(frame)).unwrap_or(Err(Guarded::PANICKED))?;
+        if frame.get(opened.payload.clone()).is_some_and(|payload| !payload.is_empty()) {
+            Ok(opened)
+        } else {
+            Err(Guarded::BROKEN)
+        }
+    }
+
+    fn overhead(&self) -> Overhead {
+        self.overhead
+    }
+
+    fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn seal(&mut self, slot: SealSlot<'_>) -> Result<Sealed, SealError> {
+        self.guard(|framing| framing.seal(slot)).unwrap_or(Err(SealError::Foreign("the framing panicked")))
+    }
 }
 
 /// What the data path needs of the protocol: a copy in each shard.

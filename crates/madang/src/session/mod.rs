@@ -18,9 +18,9 @@ use std::net::SocketAddr;
 
 use madang_driver::{Conn, Time};
 use madang_packet::PacketMut;
-use madang_wire::Framing;
 use madang_wire::lan::LanFraming;
 
+use crate::framing::Guarded;
 use crate::groups::GroupId;
 use crate::timers::TimerKey;
 use crate::user::AnyUser;
@@ -126,7 +126,7 @@ pub(crate) struct Details {
     /// Groups it is in, with its place in each.
     pub(crate) groups: Vec<(GroupId, u32)>,
     /// A foreign framing's state.
-    pub(crate) framing: Option<Box<dyn Framing>>,
+    pub(crate) framing: Option<Guarded>,
     pub(crate) user: Option<Box<dyn AnyUser>>,
     /// The link it belongs to, in a client.
     pub(crate) link: Option<u32>,

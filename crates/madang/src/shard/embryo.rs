@@ -14,7 +14,7 @@ use std::sync::Arc;
 use madang_driver::{AttachError, Conn, Driver, Incoming, NetError, Outgoing, RecvEnd};
 use madang_packet::PacketMut;
 use madang_wire::lan::{self, Greeting, LanFraming, Refusal, RefusalReason, Welcome};
-use madang_wire::{Find, FrameError, Kind};
+use madang_wire::{Find, FrameError, Framing, Kind};
 
 use super::callbacks::Call;
 use super::connections::Owner;
@@ -23,7 +23,7 @@ use super::watch::check_period_ms;
 use super::{Shard, Timer};
 use crate::error::{ErrorKind, LinkDown};
 use crate::figures::Count;
-use crate::framing::Wire;
+use crate::framing::{Guarded, Wire};
 use crate::letters::{EmbryoKey, Report};
 use crate::session::{Details, Life, Outbox, Session};
 use crate::timers::TimerKey;
@@ -589,17 +589,26 @@ impl<D: Driver> Shard<D> {
     /// Makes a session of an embryo: set-up, welcome, `on_join`, then what was held, then the receive.
     fn promote(&mut self, embryo: Embryo) -> Option<u32> {
         let Some((local, id)) = self.session_name() else {
-            self.connections.clear(embryo.conn);
+            self.core.error_of(ErrorKind::ServerFull, None, None);
             return self.promote_failed(embryo);
+        };
+        let framing = match &self.wire {
+            Wire::Custom(make) => match Guarded::make(make, self.frame_limit, id.serial()) {
+                Ok(framing) => Some(framing),
+                Err(words) => {
+                    self.core.error_of(ErrorKind::Panic(words), None, Some(embryo.peer.remote));
+                    self.core.sessions.free(local);
+                    return self.promote_failed(embryo);
+                }
+            },
+            Wire::Lan | Wire::Be32(_) => None,
         };
         let Embryo { conn, peer, lan, inbox, receiving, paused, send_limit, link, sending, .. } = embryo;
         debug_assert!(!sending || link.is_some(), "only a client's greeting may still be on its way");
         let greets = matches!(self.wire, Wire::Lan);
         let mut details = Details::new(peer.clone(), self.core.now);
         details.link = link;
-        if let Wire::Custom(make) = &self.wire {
-            details.framing = Some(make(self.frame_limit, id.serial()));
-        }
+        details.framing = framing;
         let send_limit = match &details.framing {
             Some(framing) => send_limit.min(framing.limit() as u32),
             None => send_limit,
@@ -666,15 +675,15 @@ impl<D: Driver> Shard<D> {
         Some((local, SessionId::new(self.core.fabric.directory.layout().slot(self.core.shard, local), serial)))
     }
 
-    /// No slot or no serial: the embryo lives on just long enough to be reset.
+    /// No slot, no serial or no framing: the embryo lives on just long enough to be reset.
     fn promote_failed(&mut self, embryo: Embryo) -> Option<u32> {
         let Embryo { conn, peer, receiving, sending, link, .. } = embryo;
+        self.connections.clear(conn);
         let index = self.embryo(conn, peer, Stage::Aborting, link);
         let again = self.embryos.get(index).expect("it was just made");
         again.receiving = receiving;
         again.sending = sending;
         again.placed = true;
-        self.core.error_of(ErrorKind::ServerFull, None, None);
         self.embryo_abort(index);
         None
     }

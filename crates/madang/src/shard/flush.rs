@@ -81,8 +81,13 @@ impl<D: Driver> Shard<D> {
             Err(Unsendable::Seal(error)) => {
                 outgoing.clear();
                 self.spare.push(outgoing);
-                self.core.error(ErrorKind::Seal(error), Some(local));
-                self.core.decide(local, LeaveReason::System, false);
+                let panic = self.core.sessions.details(local).and_then(|details| details.framing.as_mut()?.take_panic());
+                let (kind, reason) = match panic {
+                    Some(words) => (ErrorKind::Panic(words), LeaveReason::HandlerPanic),
+                    None => (ErrorKind::Seal(error), LeaveReason::System),
+                };
+                self.core.error(kind, Some(local));
+                self.core.decide(local, reason, false);
                 return;
             }
         }
@@ -146,7 +151,7 @@ impl<D: Driver> Shard<D> {
                         Wire::Be32(_) => into.bytes(&be32::header(len as u32)),
                         Wire::Custom(_) => {
                             let framing = details.framing.as_mut().expect("a foreign session has its framing");
-                            seal(&mut **framing, into, &packet).map_err(Unsendable::Seal)?;
+                            seal(framing, into, &packet).map_err(Unsendable::Seal)?;
                             total += copied;
                             continue;
                         }

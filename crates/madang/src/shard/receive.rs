@@ -9,7 +9,7 @@ use super::connections::Owner;
 use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
-use crate::framing::Wire;
+use crate::framing::{Guarded, Wire};
 use crate::session::{Gait, Life};
 use crate::{LeaveReason, SessionId};
 
@@ -177,7 +177,7 @@ impl<D: Driver> Shard<D> {
     /// Delivers the whole frames at the front of `bytes`, in place and in order, until the session stops taking them.
     /// Answers how many bytes they were.
     fn deliver(&mut self, local: u32, id: SessionId, bytes: &mut [u8]) -> usize {
-        match &self.wire {
+        let (used, wrong) = match &self.wire {
             Wire::Be32(be32) => {
                 let mut framing = be32.clone();
                 self.deliver_frames(local, id, &mut framing, bytes)
@@ -186,32 +186,37 @@ impl<D: Driver> Shard<D> {
                 let Some(mut framing) = self.core.sessions.get_mut(local).and_then(|session| session.lan.take()) else {
                     return 0;
                 };
-                let used = self.deliver_frames(local, id, &mut framing, bytes);
+                let outcome = self.deliver_frames(local, id, &mut framing, bytes);
                 if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
                     session.lan = Some(framing);
                 }
-                used
+                outcome
             }
             Wire::Custom(_) => {
                 let Some(mut framing) = self.core.sessions.details(local).and_then(|details| details.framing.take()) else {
                     return 0;
                 };
-                let used = self.deliver_frames(local, id, &mut *framing, bytes);
+                let outcome = self.deliver_frames(local, id, &mut framing, bytes);
                 if let Some(details) = self.core.sessions.details(local) {
                     details.framing = Some(framing);
                 }
-                used
+                outcome
             }
+        };
+        if let Some(error) = wrong {
+            self.malformed(local, error);
         }
+        used
     }
 
-    fn deliver_frames<F: Framing + ?Sized>(
+    /// As [`deliver`](Self::deliver), and what is wrong with the frame behind the last one, if it is.
+    fn deliver_frames<F: Framing>(
         &mut self,
         local: u32,
         id: SessionId,
         framing: &mut F,
         bytes: &mut [u8],
-    ) -> usize {
+    ) -> (usize, Option<FrameError>) {
         let mut used = 0;
         while used < bytes.len() && self.may_deliver(local, id) {
             let rest = &mut bytes[used..];
@@ -233,13 +238,10 @@ impl<D: Driver> Shard<D> {
                         self.control_frame(local, opened.kind, payload);
                     }
                 }
-                Err(error) => {
-                    self.malformed(local, error);
-                    break;
-                }
+                Err(error) => return (used, Some(error)),
             }
         }
-        used
+        (used, None)
     }
 
     /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
@@ -280,6 +282,13 @@ impl<D: Driver> Shard<D> {
 
     #[cold]
     pub(super) fn malformed(&mut self, local: u32, error: FrameError) {
+        if error == Guarded::PANICKED {
+            let framing = self.core.sessions.details(local).and_then(|details| details.framing.as_mut());
+            let words = framing.and_then(Guarded::take_panic).unwrap_or_default();
+            self.core.error(ErrorKind::Panic(words), Some(local));
+            self.core.decide(local, LeaveReason::HandlerPanic, false);
+            return;
+        }
         self.core.error(ErrorKind::Malformed(error), Some(local));
         self.core.decide(local, LeaveReason::Malformed(error), false);
     }
