@@ -7,13 +7,13 @@
 #[macro_use]
 mod support;
 
-// mod content;
-// mod framings;
+mod content;
+mod framings;
 mod groups;
 mod greeting;
 mod handler;
 mod leaving;
-// mod links;
+mod links;
 // mod operation;
 mod sending;
 mod sessions;
