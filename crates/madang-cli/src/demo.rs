@@ -229,16 +229,17 @@ fn summary(
 
 fn figures_of(review: &Review) -> String {
     let Some(run) = &review.run else { return "ended before it was measured".to_owned() };
-    let rates = review.rates;
     let mut text = format!(
-        "{} messages/s, round trip p50 {}, p99 {}, {:.2} sends per message",
+        "{} messages/s, round trip p50 {}, p99 {}",
         grouped(run.messages_per_second() as u64),
         time(run.latency.p50_us),
         time(run.latency.p99_us),
-        rates.sends_per_message
     );
-    if let Some(cpu) = rates.cpu_us_per_message {
-        text += &format!(", {} of server CPU each", time(cpu));
+    if let Some(rates) = review.rates {
+        text += &format!(", {:.2} sends per message", rates.sends_per_message);
+        if let Some(cpu) = rates.cpu_us_per_message {
+            text += &format!(", {} of server CPU each", time(cpu));
+        }
     }
     text
 }

@@ -55,7 +55,8 @@ pub(crate) struct Review {
     pub(crate) act: Act,
     /// What the load client measured; none when it did not get so far.
     pub(crate) run: Option<Run>,
-    pub(crate) rates: Rates,
+    /// The server's side of it; none when it did not get so far.
+    pub(crate) rates: Option<Rates>,
     /// The dummies' verdicts, by mode.
     pub(crate) verdicts: Vec<Verdict>,
     /// Both crowds say that all was right.
@@ -86,6 +87,7 @@ impl Act {
         let mut interrupted = false;
         let mut next_draw = Instant::now();
         while play.goes_on()? {
+            play.measure(cast, server);
             if signals.raised() && !interrupted {
                 interrupted = true;
                 play.load.interrupt();
@@ -97,7 +99,7 @@ impl Act {
             }
             if Instant::now() >= next_draw {
                 next_draw += DRAW_EACH;
-                play.draw(cast, server, screen);
+                play.draw(server, screen);
             }
             std::thread::sleep(LOOK_EACH);
         }
@@ -111,14 +113,14 @@ struct Play {
     dummies: Crowd,
     review: Review,
     live: Live,
-    /// When all were connected and spoke for the first time.
+    /// When all had joined.
     first: Option<Reading>,
     last: Reading,
 }
 
 impl Play {
     fn begin(act: Act, cast: &Cast, server: &Remote) -> anyhow::Result<Self> {
-        let review = Review { act, run: None, rates: Rates::default(), verdicts: Vec::new(), right: false };
+        let review = Review { act, run: None, rates: None, verdicts: Vec::new(), right: false };
         Ok(Self {
             load: Crowd::start("load", &review.act.load_arguments(cast))?,
             dummies: Crowd::start("dummy", &review.act.dummy_arguments(cast))?,
@@ -151,19 +153,29 @@ impl Play {
         Ok(load || dummies)
     }
 
-    fn draw(&mut self, cast: &Cast, server: &Remote, screen: &mut Screen) {
+    /// The server's rates from when all had joined until the crowd was done.
+    fn measure(&mut self, cast: &Cast, server: &Remote) {
+        if self.review.run.is_some() {
+            return;
+        }
         let now = Reading::take(server.figures());
-        let rates = now.since(&self.last);
-        let all_speak = self.live.connections == cast.connections && self.live.messages_per_second > 0.0;
         match &self.first {
-            Some(first) if self.review.run.is_none() => self.review.rates = now.since(first),
-            None if all_speak => self.first = Some(now.clone()),
+            Some(first) if now.figures().sessions >= cast.connections as u64 => {
+                self.review.rates = now.since(first);
+            }
+            // Those of the last act may still be leaving while the first of this one join.
+            None if self.live.connections == cast.connections => self.first = Some(now),
             _ => {}
         }
+    }
+
+    fn draw(&mut self, server: &Remote, screen: &mut Screen) {
+        let now = Reading::take(server.figures());
+        let rates = now.since(&self.last);
         screen.draw(&Scene {
             act: &self.review.act,
             figures: now.figures(),
-            rates,
+            rates: rates.unwrap_or_default(),
             latency: self.live.latency,
             resident: process::resident().map(|resident| resident.now),
             verdicts: &self.review.verdicts,

@@ -33,18 +33,19 @@ impl Reading {
         &self.figures
     }
 
-    pub(crate) fn since(&self, earlier: &Self) -> Rates {
+    /// `None` when nothing was sent meanwhile.
+    pub(crate) fn since(&self, earlier: &Self) -> Option<Rates> {
         let messages = self.figures.messages_out - earlier.figures.messages_out;
         let seconds = self.at.duration_since(earlier.at).as_secs_f64();
         if messages == 0 || seconds <= 0.0 {
-            return Rates::default();
+            return None;
         }
         let sends = self.figures.sends - earlier.figures.sends;
         let cpu = self.cpu.zip(earlier.cpu).map(|(now, before)| now.saturating_sub(before));
-        Rates {
+        Some(Rates {
             messages_per_second: messages as f64 / seconds,
             sends_per_message: sends as f64 / messages as f64,
             cpu_us_per_message: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / messages as f64),
-        }
+        })
     }
 }
