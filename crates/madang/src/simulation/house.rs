@@ -232,14 +232,14 @@ impl House {
         let tale = &ledger.houses[self.number];
         let (joins, leaves, declined) = (tale.joins, tale.leaves, tale.declined);
         let mut books = vec![
-            ("joins that content saw", joins, figures.joins),
+            ("joins, the declined among them", joins + declined, figures.joins),
             ("leaves of all joins", joins, leaves),
             ("leaves counted", figures.left(), leaves + declined),
             ("sessions, leaving ones, embryos, queued bytes", 0, figures.sessions + figures.sessions_leaving + figures.embryos + figures.queued_bytes),
         ];
         if life.fabric.is_server {
-            let ends = figures.refused + figures.failed + figures.joins + declined;
-            books.push(("accepted = refused + failed + joined + declined", figures.accepted, ends));
+            let ends = figures.refused + figures.failed + figures.joins;
+            books.push(("accepted = refused + failed + joined", figures.accepted, ends));
         }
         for (what, one, other) in books {
             if one != other {

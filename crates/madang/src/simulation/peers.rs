@@ -15,6 +15,12 @@ use super::codec::{self, GOODBYE, GREETING, Introduction, MESSAGE, PING, PONG, R
 use super::ledger::{Ledger, PeerTale};
 use super::payload::{MARKER, PEER_LEN_MIN, Payload};
 
+/// How often a peer looks up in the liveness phase.
+const CALM_PACE: Duration = Duration::from_millis(40);
+
+/// How long it waits there for an answer before it takes the connection for dead, which it may be without its knowing.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// How a peer ends its connection, once it has said enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -110,6 +116,7 @@ struct Line {
     is_over: bool,
     is_half_closed: bool,
     asked: Option<Time>,
+    calm_since: Option<Time>,
     refused: bool,
 }
 
@@ -133,6 +140,9 @@ impl Seat {
         match &self.line {
             Some(line) if line.expects == Expects::Traffic => {
                 let Some(id) = ledger.session_of_peer(line.peer.local()) else {
+                    if is_full {
+                        return Ok(());
+                    }
                     return Err(format!("peer {} has no session", line.key));
                 };
                 if ledger.sessions[&id].has_answer { Ok(()) } else { Err(format!("{id} has no answer for its peer")) }
@@ -146,7 +156,8 @@ impl Seat {
     /// One act: read, answer, talk, end.
     pub(super) fn act(&mut self, table: &mut Table, calm: bool) {
         let now = table.world.now();
-        let pace = table.pace.as_nanos() as u64;
+        // In a world at rest mail wakes a peer; by itself it looks up seldom.
+        let pace = if calm { CALM_PACE } else { table.pace }.as_nanos() as u64;
         self.next_act = now + Duration::from_nanos(table.dice.between(pace / 8, pace));
         let Some(line) = &mut self.line else {
             if calm || self.lives > 0 {
@@ -223,6 +234,7 @@ impl Seat {
             is_over: false,
             is_half_closed: false,
             asked: None,
+            calm_since: None,
             refused: false,
         });
     }
@@ -359,6 +371,17 @@ impl Line {
             }
             // Again from time to time: an answer may find its queue full.
             let now = table.world.now();
+            let is_answered = ledger
+                .session_of_peer(self.peer.local())
+                .is_some_and(|id| ledger.sessions[&id].has_answer);
+            if !is_answered && now.since(*self.calm_since.get_or_insert(now)) > PATIENCE {
+                if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+                    tale.leaves = true;
+                }
+                self.is_over = true;
+                self.peer.close();
+                return;
+            }
             if self.expects == Expects::Traffic && self.asked.is_none_or(|at| now.since(at) > Duration::from_secs(1)) {
                 self.asked = Some(now);
                 self.say(table, ledger, MARKER);
