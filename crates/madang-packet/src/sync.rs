@@ -32,12 +32,19 @@ mod chosen {
 mod chosen {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
-    pub(crate) use loom::thread_local;
 
     /// loom needs a yield where a thread waits for another.
     pub(crate) fn spin_loop() {
         loom::thread::yield_now();
     }
+
+    /// loom's does not know `const`.
+    macro_rules! without_const {
+        ($(#[$doc:meta])* static $name:ident: $type:ty = const { $init:expr };) => {
+            loom::thread_local! { $(#[$doc])* static $name: $type = $init; }
+        };
+    }
+    pub(crate) use without_const as thread_local;
 }
 
 pub(crate) use chosen::*;
