@@ -43,6 +43,9 @@ use crate::settings::ms;
 use crate::user::Content;
 use crate::{SessionId, WaitStrategy};
 
+/// Giving memory back walks all idle blocks: not more often than this.
+const TRIM_PAUSE: Duration = Duration::from_secs(5);
+
 /// One worker.
 pub(crate) struct Shard<D: Driver> {
     driver: D,
@@ -74,6 +77,8 @@ pub(crate) struct Shard<D: Driver> {
     starved_pause: Duration,
     starved_until: Time,
     next_tick: Time,
+    /// When a client's idle memory was last given back.
+    trimmed: Time,
     stopping: Option<Stopping>,
 }
 
@@ -110,6 +115,7 @@ impl<D: Driver> Shard<D> {
             starved_pause: Duration::ZERO,
             starved_until: Time::ZERO,
             next_tick: now,
+            trimmed: now,
             stopping: None,
             core: Core::new(shard, now, Arc::clone(fabric), magazine),
             driver,
@@ -185,6 +191,17 @@ impl<D: Driver> Shard<D> {
             self.call_worker(Content::on_worker_end);
         }
         self.close_the_books(taken);
+        if taken == 0 && !self.core.fabric.is_server {
+            self.trim();
+        }
+    }
+
+    /// A client gives its idle memory back, in a turn that had nothing else to do (its heartbeats bring some).
+    fn trim(&mut self) {
+        if self.core.now.since(self.trimmed) >= TRIM_PAUSE {
+            self.trimmed = self.core.now;
+            self.core.magazine.trim();
+        }
     }
 
     /// Adapts the batch to the time it took, and publishes the counters.
