@@ -174,11 +174,14 @@ fn p01_a_panic_in_a_callback_ends_its_session_and_nothing_else(driver: DriverCho
             .on_sent(move |_, id, _| trip("sent", id))
             .on_leave(move |_, id, _| trip("leave", id));
         let server = be32(driver).start(recorder).unwrap();
-        let mut peer = Raw::connect(server.local_addr());
+        // The reset of a session that ends in its join may be there before the connect returns.
+        let mut peer = Raw::try_connect(server.local_addr());
         let id = watch.join();
         let mut bystander = Raw::connect(server.local_addr());
         assert_eq!(bystander.be32_next(), b"hello");
-        let _ = std::io::Write::write_all(&mut peer.stream, &be32_frame(b"go on"));
+        if let Ok(peer) = &mut peer {
+            let _ = std::io::Write::write_all(&mut peer.stream, &be32_frame(b"go on"));
+        }
         if place == "leave" {
             drop(peer);
         }

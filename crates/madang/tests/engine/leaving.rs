@@ -135,9 +135,11 @@ fn s08_disconnect_is_legal_in_every_callback(driver: DriverChoice) {
             .on_recv(move |cx, id, _| end("recv", cx, id))
             .on_leave(|cx, id, _| assert!(!cx.disconnect(id, 6) && !cx.is_live(id)));
         let server = be32(driver).start(recorder).unwrap();
-        let mut peer = Raw::connect(server.local_addr());
+        // The reset of a session that ends in its join may be there before the connect returns.
+        let peer = Raw::try_connect(server.local_addr());
         let id = watch.join();
         if place == "recv" {
+            let mut peer = peer.unwrap();
             assert_eq!(peer.be32_next(), b"now you");
             peer.be32(b"one");
             // The second message is not delivered: the first one's callback ended the session.
