@@ -74,7 +74,8 @@ pub(crate) struct Options {
     /// Closed loop: messages outstanding on each connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536), conflicts_with = "rate")]
     depth: u32,
-    /// Paced: messages a second over all connections, due at even times whatever the server does
+    /// Paced: messages a second over all connections, due at even times whatever the server does (best with uring:
+    /// readiness wakes by the millisecond, and its lateness counts)
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// The measured time
