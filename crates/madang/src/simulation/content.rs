@@ -113,8 +113,9 @@ impl Content {
     }
 
     /// Asks over every session of this house whether it is alive: the liveness phase of a client.
-    pub(super) fn ask(&self, remote: &mut Remote, id: SessionId) {
-        self.send_one(&mut self.open(), remote, Caller::Thread(99), id, ENGINE_LEN_MIN, MARKER);
+    /// False when the question did not even get into the mailbox.
+    pub(super) fn ask(&self, remote: &mut Remote, id: SessionId) -> bool {
+        self.send_one(&mut self.open(), remote, Caller::Thread(99), id, ENGINE_LEN_MIN, MARKER)
     }
 
     /// Some deeds, for a callback of `me`. What the callback has to do at its end, if it is to end badly.
@@ -222,7 +223,7 @@ impl Content {
         target: SessionId,
         len: usize,
         flags: u8,
-    ) {
+    ) -> bool {
         let too_long = flags == 0 && ledger.dice.chance(self.temper.too_long);
         let limit = ledger.houses[self.house].frame_limit;
         let len = if too_long { limit + 1 } else { len.clamp(ENGINE_LEN_MIN, limit) };
@@ -236,9 +237,11 @@ impl Content {
                 ledger.fail("P2", format!("{len} bytes over a limit of {limit} are answered {answer:?}"));
             }
         }
-        if ledger.answered(target, answer, "send", self.house) {
+        let accepted = ledger.answered(target, answer, "send", self.house);
+        if accepted {
             ledger.owes(target, number);
         }
+        accepted
     }
 
     fn last_word(&self, ledger: &mut Ledger, hands: &mut impl Hands, caller: Caller, target: SessionId) {

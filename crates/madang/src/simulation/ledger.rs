@@ -177,7 +177,11 @@ pub(super) struct Ledger {
     sendings: Vec<Sending>,
     codes: u32,
     events: u32,
+    /// The newest life of each node that greeted, and that joined.
+    greeted: BTreeMap<String, u64>,
     newest: BTreeMap<String, u64>,
+    /// Messages before this one were sent in the safety phase.
+    healed_at: u32,
     /// The callback that runs asks for so much time.
     pub(super) blocks: Option<Duration>,
     pub(super) deeds: BTreeMap<&'static str, u64>,
@@ -205,7 +209,9 @@ impl Ledger {
             sendings: Vec::new(),
             codes: 0,
             events: 0,
+            greeted: BTreeMap::new(),
             newest: BTreeMap::new(),
+            healed_at: u32::MAX,
             blocks: None,
             deeds: BTreeMap::new(),
             delivered: 0,
@@ -222,6 +228,19 @@ impl Ledger {
 
     pub(super) fn note(&mut self, event: impl FnOnce() -> String) {
         self.chronicle.note(self.now, event);
+    }
+
+    /// The faults are over.
+    pub(super) fn heals(&mut self) {
+        self.calm = true;
+        self.healed_at = self.sendings.len() as u32;
+        self.note(|| "the world heals".to_owned());
+    }
+
+    /// A peer greets as a life of a node.
+    pub(super) fn greets(&mut self, node: &str, incarnation: u64) {
+        let newest = self.greeted.entry(node.to_owned()).or_default();
+        *newest = (*newest).max(incarnation);
     }
 
     /// Counts something that the run did, so that a batch can tell what never happened.
@@ -433,7 +452,7 @@ impl Ledger {
             Declined | Refused(_) => Err("it had joined".to_owned()),
             Stopping => ok(house.stops, "its house does not stop"),
             Superseded => {
-                let newest = |(name, incarnation): &(String, u64)| self.newest.get(name).is_some_and(|newest| newest > incarnation);
+                let newest = |(name, incarnation): &(String, u64)| self.greeted.get(name).is_some_and(|newest| newest > incarnation);
                 ok(tale.node.as_ref().is_some_and(newest), "no later life of its node came")
             }
             PoolExhausted => ok(!house.pool_is_ample, "the pool has room"),
@@ -777,7 +796,8 @@ impl Ledger {
             if tale.cut_at.is_some() {
                 return Err(format!("{id} is still leaving"));
             }
-            if let Some((stream, owed)) = tale.owed.iter().find(|(_, owed)| !owed.is_empty()) {
+            let is_late = |owed: &VecDeque<u32>| owed.front().is_some_and(|number| *number < self.healed_at);
+            if let Some((stream, owed)) = tale.owed.iter().find(|(_, owed)| is_late(owed)) {
                 return Err(format!("message {} of stream {stream} never reaches {id}'s peer", owed[0]));
             }
             if let Some((_, events)) = tale.events.iter().find(|(_, events)| !events.is_empty()) {

@@ -18,6 +18,9 @@ use super::payload::{MARKER, PEER_LEN_MIN, Payload};
 /// How often a peer looks up in the liveness phase.
 const CALM_PACE: Duration = Duration::from_millis(40);
 
+/// How often it asks there: an answer may find its queue full, and who is silent is idle.
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(150);
+
 /// How long it waits there for an answer before it takes the connection for dead, which it may be without its knowing.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -194,7 +197,7 @@ impl Seat {
             ledger.note(|| format!("peer {} is gone ({:?})", line.key, line.peer.state()));
             // A socket that is not needed any more is closed: what the other end still sends finds nobody.
             if let Some(tale) = ledger.peers.get_mut(&line.peer.local()) {
-                tale.leaves = true;
+                tale.leaves |= tale.end.is_none();
             }
             drop(ledger);
             self.line = None;
@@ -367,9 +370,18 @@ impl Line {
         }
         if calm {
             if !self.greeted {
-                self.greet(table);
+                self.greet(table, ledger);
             }
-            // Again from time to time: an answer may find its queue full.
+            // It has said its last word already.
+            let tale = ledger.peers.get_mut(&self.peer.local());
+            if let Some(tale) = tale.filter(|tale| tale.says_goodbye || tale.is_hostile) {
+                tale.leaves = true;
+                if self.outgoing.is_empty() {
+                    self.is_half_closed = true;
+                    self.peer.shutdown_write();
+                }
+                return;
+            }
             let now = table.world.now();
             let is_answered = ledger
                 .session_of_peer(self.peer.local())
@@ -382,7 +394,7 @@ impl Line {
                 self.peer.close();
                 return;
             }
-            if self.expects == Expects::Traffic && self.asked.is_none_or(|at| now.since(at) > Duration::from_secs(1)) {
+            if self.expects == Expects::Traffic && self.asked.is_none_or(|at| now.since(at) > ASK_EVERY) {
                 self.asked = Some(now);
                 self.say(table, ledger, MARKER);
             }
@@ -393,7 +405,7 @@ impl Line {
         }
         self.acts += 1;
         if !self.greeted {
-            self.greet(table);
+            self.greet(table, ledger);
             if self.manners.is_eager {
                 for _ in 0..table.dice.below(4) {
                     self.say(table, ledger, 0);
@@ -412,10 +424,11 @@ impl Line {
         }
     }
 
-    fn greet(&mut self, table: &mut Table) {
+    fn greet(&mut self, table: &mut Table, ledger: &mut Ledger) {
         self.greeted = true;
         if table.tongue == Tongue::Lan {
             let Manners { node, incarnation, limit, .. } = &self.manners;
+            ledger.greets(node, *incarnation);
             let frame = Introduction { frame_limit: *limit as u32, node, incarnation: *incarnation }.frame();
             self.put(&frame);
         }

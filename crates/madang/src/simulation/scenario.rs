@@ -107,7 +107,7 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         queue_soft_ms: *pick(dice, &[20, 300, 3_000]),
         queue_hard_bytes,
         queue_hard_messages: *pick(dice, &[2, 16, 1_024]),
-        pool_budget_bytes: *pick(dice, &[1 << 17, 1 << 20, 1 << 28]),
+        pool_budget_bytes: *pick(dice, &[1 << 20, 1 << 22, 1 << 28]),
         mailbox_messages_max: *pick(dice, &[1, 2, 8, 256]),
         session_timers_max: *pick(dice, &[1, 2, 64]),
         greeting_timeout_ms: *pick(dice, &[50, 400, 1_500]),

@@ -18,7 +18,7 @@ use super::codec::Tongue;
 use super::content::{Content, GuestBook};
 use super::house::House;
 use super::ledger::{HouseTale, Ledger, Violation};
-use super::peers::{Seat, Table};
+use super::peers::{ASK_EVERY, Seat, Table};
 use super::scenario::Scenario;
 use crate::engine::{Plan, no_state};
 use crate::framing::Protocol;
@@ -194,8 +194,7 @@ impl Town {
     fn liveness(&mut self) {
         self.world.set_faults(Faults::none());
         self.world.set_descriptors_max(usize::MAX);
-        self.lock().calm = true;
-        self.lock().note(|| "the world heals".to_owned());
+        self.lock().heals();
         let until = self.world.now() + REST_AFTER;
         let mut step = 0u32;
         let mut restless = String::new();
@@ -209,7 +208,6 @@ impl Town {
             step += 1;
             if step % LOOK_EVERY == 0 {
                 self.look();
-                self.ask_over_links();
                 match self.is_at_rest() {
                     Ok(()) => return,
                     Err(what) if self.world.now() > until => {
@@ -217,6 +215,7 @@ impl Town {
                     }
                     Err(what) => restless = what,
                 }
+                self.ask_over_links();
             }
             if step > STEPS_MAX {
                 self.lock().fail("I9", format!("so much happens, and still: {restless}"));
@@ -332,20 +331,20 @@ impl Town {
         }
     }
 
-    /// A client's content asks over each link that is up and has no answer yet.
+    /// A client's content asks over each link that is up.
     fn ask_over_links(&mut self) {
         for house in self.houses.iter_mut().skip(SERVER + 1) {
             for id in house.link_sessions().into_iter().flatten() {
                 let now = self.world.now();
-                let asks = {
+                let is_due = {
                     let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
                     ledger.now = now;
-                    let tale = ledger.sessions.get_mut(&id).filter(|tale| !tale.has_answer);
-                    tale.filter(|tale| tale.asked.is_none_or(|at| now.since(at) > Duration::from_secs(1)))
-                        .map(|tale| tale.asked = Some(now))
+                    let tale = ledger.sessions.get(&id);
+                    tale.is_some_and(|tale| tale.asked.is_none_or(|at| now.since(at) > ASK_EVERY))
                 };
-                if let (Some(()), Some(life)) = (asks, &mut house.life) {
-                    house.content.ask(&mut life.remote, id);
+                let Some(life) = house.life.as_mut().filter(|_| is_due) else { continue };
+                if house.content.ask(&mut life.remote, id) {
+                    self.ledger.lock().expect("nothing panics under this lock").tale(id).asked = Some(now);
                 }
             }
         }
