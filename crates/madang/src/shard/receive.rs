@@ -89,6 +89,9 @@ impl<D: Driver> Shard<D> {
     pub(super) fn receive(&mut self, local: u32, mut bytes: &mut [u8]) {
         let Some(session) = self.core.sessions.get_mut(local) else { return };
         let id = session.id;
+        if !self.core.fabric.directory.is_live(id) {
+            return; // disconnected by another thread, whose word is in the mailbox: nothing of this is delivered
+        }
         if let Some(mut partial) = session.inbox.take() {
             // The kept bytes are the start of one frame. Complete it, and nothing more: the rest is delivered in place.
             loop {
@@ -120,7 +123,7 @@ impl<D: Driver> Shard<D> {
             self.deliver(local, id, partial.as_mut_slice());
         }
         let used = self.deliver(local, id, bytes);
-        if used < bytes.len() && self.core.takes(local, id) {
+        if used < bytes.len() && self.may_keep(local, id) {
             self.keep(local, &bytes[used..]);
         }
     }
@@ -160,7 +163,7 @@ impl<D: Driver> Shard<D> {
         let id = session.id;
         let Some(mut kept) = session.inbox.take() else { return };
         let used = self.deliver(local, id, kept.as_mut_slice());
-        if used < kept.len() && self.core.takes(local, id) {
+        if used < kept.len() && self.may_keep(local, id) {
             self.keep(local, &kept[used..]);
         }
     }
@@ -242,6 +245,11 @@ impl<D: Driver> Shard<D> {
             }
         }
         (used, None)
+    }
+
+    /// Whether what is not delivered now may be later.
+    fn may_keep(&self, local: u32, id: SessionId) -> bool {
+        self.core.takes(local, id) && self.core.fabric.directory.is_live(id)
     }
 
     /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
