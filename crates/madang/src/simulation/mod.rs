@@ -109,6 +109,9 @@ fn run_once(seed: u64, chronicle: Chronicle) -> Report {
     listen_to_panics();
     let scenario = Scenario::draw(seed);
     let ledger = Arc::new(Mutex::new(Ledger::new(Random::new(seed ^ 0x6c65_6467_6572), chronicle, false)));
+    if let Ok(mut ledger) = ledger.lock() {
+        ledger.note(|| format!("{scenario:#?}"));
+    }
     HEARD.with(|heard| *heard.borrow_mut() = Some(String::new()));
     let outcome = catch_unwind(AssertUnwindSafe(|| Town::found(seed, scenario, &ledger).run()));
     let heard = HEARD.with(|heard| heard.borrow_mut().take()).unwrap_or_default();

@@ -10,6 +10,7 @@ use super::codec::Tongue;
 use super::content::Temper;
 use crate::Settings;
 
+#[derive(Debug)]
 pub(super) struct Scenario {
     pub(super) tongue: Tongue,
     pub(super) settings: Settings,

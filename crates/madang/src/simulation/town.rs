@@ -23,7 +23,7 @@ use super::scenario::Scenario;
 use crate::engine::{Plan, no_state};
 use crate::framing::Protocol;
 use crate::id::SerialSource;
-use crate::{ForeignFraming, Settings};
+use crate::{ForeignFraming, SessionId, Settings};
 
 /// The server, and the client beside it.
 const SERVER: usize = 0;
@@ -334,7 +334,11 @@ impl Town {
     /// A client's content asks over each link that is up.
     fn ask_over_links(&mut self) {
         for house in self.houses.iter_mut().skip(SERVER + 1) {
-            for id in house.link_sessions().into_iter().flatten() {
+            let mut sessions: Vec<SessionId> = house.link_sessions().into_iter().flatten().collect();
+            // A mailbox may have room for one question only: each link is first now and then.
+            let first = self.dice.index(sessions.len());
+            sessions.rotate_left(first);
+            for id in sessions {
                 let now = self.world.now();
                 let is_due = {
                     let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
