@@ -44,7 +44,16 @@ fn api() -> Result<()> {
     let output = Command::new(env!("CARGO"))
         .current_dir(root())
         .env("RUSTC_BOOTSTRAP", "1")
-        .args(["check", "-q", "-p", "madang", "-Zpublic-dependency", "--target-dir", "target/api", "--config"])
+        .args([
+            "check",
+            "-q",
+            "-p",
+            "madang",
+            "-Zpublic-dependency",
+            "--target-dir",
+            "target/api",
+            "--config",
+        ])
         .arg("build.rustflags=['-Wexported_private_dependencies']")
         .output()
         .context("cannot run cargo")?;
@@ -80,7 +89,8 @@ fn files(folder: &Path, end: &str) -> Result<Vec<(PathBuf, String)>> {
                     folders.push(path);
                 }
             } else if path.to_string_lossy().ends_with(end) {
-                let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let text =
+                    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
                 found.push((path, text));
             }
         }

@@ -10,7 +10,8 @@ use crate::files;
 type Check = fn(&Path, &mut Vec<String>) -> Result<()>;
 
 /// All of them.
-pub(crate) const ALL: &[Check] = &[edges, no_unsafe, no_systems, no_locks, no_platforms, wire_lints, no_leftovers, twins];
+pub(crate) const ALL: &[Check] =
+    &[edges, no_unsafe, no_systems, no_locks, no_platforms, wire_lints, no_leftovers, twins];
 
 /// Never 1 and 2: which crate may name which.
 fn edges(root: &Path, faults: &mut Vec<String>) -> Result<()> {
@@ -23,7 +24,8 @@ fn edges(root: &Path, faults: &mut Vec<String>) -> Result<()> {
     ];
     for (name, allowed) in ALLOWED {
         let path = root.join("crates").join(name).join("Cargo.toml");
-        let manifest = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let manifest =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let normal = manifest.split("[dev-dependencies]").next().unwrap_or_default();
         for line in normal.lines().filter(|line| line.starts_with("madang")) {
             let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
@@ -50,8 +52,17 @@ fn no_unsafe(root: &Path, faults: &mut Vec<String>) -> Result<()> {
 /// Never 1 and 8: the wire and the engine name no socket, clock, thread or randomness of the system. (Clippy's disallowed
 /// methods see calls; this sees names.) The engine starts threads in two files, and says so here.
 fn no_systems(root: &Path, faults: &mut Vec<String>) -> Result<()> {
-    let wire = ["std::net::Tcp", "std::net::Udp", "std::time", "std::thread", "std::fs", "madang_packet", "SessionId"];
-    let engine = ["std::net::Tcp", "std::net::Udp", "Instant::now", "thread::sleep", "std::collections::HashMap"];
+    let wire = [
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::time",
+        "std::thread",
+        "std::fs",
+        "madang_packet",
+        "SessionId",
+    ];
+    let engine =
+        ["std::net::Tcp", "std::net::Udp", "Instant::now", "thread::sleep", "std::collections::HashMap"];
     // The face of starting and stopping lies beside the driver, like the threads themselves.
     let seams: &[&str] = &["engine.rs", "offload.rs", "server.rs", "client.rs"];
     names(root, "madang-wire", &wire, &[], "never 1", faults)?;
@@ -91,7 +102,12 @@ fn wire_lints(root: &Path, faults: &mut Vec<String>) -> Result<()> {
 
 /// Nothing unfinished, no test that is skipped.
 fn no_leftovers(root: &Path, faults: &mut Vec<String>) -> Result<()> {
-    let marks = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME"), concat!("#[ign", "ore")];
+    let marks = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("FIX", "ME"),
+        concat!("#[ign", "ore"),
+    ];
     for folder in ["crates", "xtask", "bench"] {
         for (path, text) in files(&root.join(folder), ".rs")? {
             for (number, line) in text.lines().enumerate() {
@@ -130,7 +146,8 @@ fn twins(root: &Path, faults: &mut Vec<String>) -> Result<()> {
     };
     let (english, korean) = (shape("README.md")?, shape("README.ko.md")?);
     if english != korean {
-        let at = english.iter().zip(&korean).position(|(a, b)| a != b).unwrap_or(english.len().min(korean.len()));
+        let at =
+            english.iter().zip(&korean).position(|(a, b)| a != b).unwrap_or(english.len().min(korean.len()));
         let line = english.get(at).or(korean.get(at)).cloned().unwrap_or_default();
         faults.push(format!("README.md and README.ko.md differ in headings or code, first at `{line}`"));
     }
