@@ -47,6 +47,7 @@ impl Groups {
         }
     }
 
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }

@@ -56,6 +56,7 @@ impl<T> Timers<T> {
         self.due.pop_first()
     }
 
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn len(&self) -> usize {
         self.due.len()
     }

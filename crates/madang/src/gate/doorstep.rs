@@ -5,12 +5,10 @@
 //! places that come free, in order and for so short a time that nobody takes it for a queue.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use madang_driver::{Incoming, Time};
 
-use crate::Node;
 use crate::letters::EmbryoKey;
 use crate::timers::TimerKey;
 
@@ -21,7 +19,7 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 /// Who waits: with a framing that greets, the greeting was fine.
 pub(super) enum Knock {
     Incoming(Incoming),
-    Proven { shard: usize, embryo: EmbryoKey, node: Arc<Node> },
+    Proven { shard: usize, embryo: EmbryoKey },
 }
 
 /// The doorstep; as large as the slack, since more sessions than that cannot be on their way out.

@@ -142,7 +142,7 @@ impl Gate {
     fn enter(&mut self, knock: Knock, core: &mut Core) {
         match knock {
             Knock::Incoming(incoming) => self.give(incoming, core),
-            Knock::Proven { shard, embryo, .. } => {
+            Knock::Proven { shard, embryo } => {
                 core.fabric.mailboxes[shard].control(Word::Place { embryo, answer: Ok(()) });
             }
         }
@@ -161,7 +161,7 @@ impl Gate {
     fn turn_away(&mut self, knock: Knock, reason: RefusalReason, core: &mut Core) {
         match knock {
             Knock::Incoming(_) => core.counters.add(Count::Refused, 1),
-            Knock::Proven { shard, embryo, .. } => {
+            Knock::Proven { shard, embryo } => {
                 core.fabric.mailboxes[shard].control(Word::Place { embryo, answer: Err(reason) });
             }
         }
@@ -236,7 +236,7 @@ impl Gate {
         } else {
             Err(RefusalReason::Draining)
         };
-        let knock = Knock::Proven { shard, embryo, node };
+        let knock = Knock::Proven { shard, embryo };
         match older {
             Ok(older) => {
                 for id in older {

@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_driver::{Completion, Conn, Driver, Incoming, Leaked, NetError, Outgoing, RecvEnd, Time, Wait};
+use madang_driver::{Completion, Conn, Driver, Incoming, Leaked, NetError, Outgoing, Time, Wait};
 use madang_wire::FrameLimit;
 
 pub(crate) use self::core::{Core, Found, Timer};
