@@ -101,7 +101,7 @@ impl House {
             tale.stops = false;
             tale.stops_hard = false;
             (tale.joins, tale.leaves, tale.declined) = (0, 0, 0);
-            ledger.note(|| format!("house {number} starts"));
+            ledger.house_starts(number);
         }
         let remote = Remote { fabric: Arc::clone(&fabric) };
         let mut life =

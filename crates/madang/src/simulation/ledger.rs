@@ -237,6 +237,14 @@ impl Ledger {
         self.note(|| "the world heals".to_owned());
     }
 
+    /// What a gate knew of nodes ends with its house.
+    pub(super) fn house_starts(&mut self, house: usize) {
+        if self.houses[house].is_server {
+            self.newest.clear();
+        }
+        self.note(|| format!("house {house} starts"));
+    }
+
     /// A peer greets as a life of a node.
     pub(super) fn greets(&mut self, node: &str, incarnation: u64) {
         let newest = self.greeted.entry(node.to_owned()).or_default();
@@ -490,7 +498,10 @@ impl Ledger {
             }
             return;
         }
-        tale.owed.entry(stream).or_default().push_back(number);
+        // Behind a last word that travels in the same mailbox there is nothing to hope for.
+        if tale.last_word.as_ref().is_none_or(|last| last.stream != stream || last.stream == OWN_SHARD) {
+            tale.owed.entry(stream).or_default().push_back(number);
+        }
     }
 
     fn send_limit(&self, id: SessionId) -> usize {

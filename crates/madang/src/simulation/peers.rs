@@ -118,6 +118,7 @@ struct Line {
     /// It has ended its direction, or all.
     is_over: bool,
     is_half_closed: bool,
+    said_goodbye: bool,
     asked: Option<Time>,
     calm_since: Option<Time>,
     refused: bool,
@@ -236,6 +237,7 @@ impl Seat {
             greeted: false,
             is_over: false,
             is_half_closed: false,
+            said_goodbye: false,
             asked: None,
             calm_since: None,
             refused: false,
@@ -344,7 +346,7 @@ impl Line {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        if !self.is_half_closed {
+        if !self.is_half_closed && !self.said_goodbye {
             self.queued += bytes.len() as u64;
             self.outgoing.extend(bytes);
         }
@@ -365,7 +367,10 @@ impl Line {
     }
 
     fn speak(&mut self, table: &mut Table, ledger: &mut Ledger, calm: bool) {
-        if self.is_over || self.is_half_closed || !self.peer.is_open() {
+        if self.is_over || calm && self.gives_up(table, ledger) {
+            return;
+        }
+        if self.is_half_closed || !self.peer.is_open() {
             return;
         }
         if calm {
@@ -383,17 +388,6 @@ impl Line {
                 return;
             }
             let now = table.world.now();
-            let is_answered = ledger
-                .session_of_peer(self.peer.local())
-                .is_some_and(|id| ledger.sessions[&id].has_answer);
-            if !is_answered && now.since(*self.calm_since.get_or_insert(now)) > PATIENCE {
-                if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
-                    tale.leaves = true;
-                }
-                self.is_over = true;
-                self.peer.close();
-                return;
-            }
             if self.expects == Expects::Traffic && self.asked.is_none_or(|at| now.since(at) > ASK_EVERY) {
                 self.asked = Some(now);
                 self.say(table, ledger, MARKER);
@@ -424,6 +418,22 @@ impl Line {
         }
     }
 
+    /// In the liveness phase: whether it has waited long enough for an answer. Then it closes, and comes again.
+    fn gives_up(&mut self, table: &Table, ledger: &mut Ledger) -> bool {
+        let now = table.world.now();
+        let session = ledger.session_of_peer(self.peer.local());
+        let is_answered = session.is_some_and(|id| ledger.sessions[&id].has_answer);
+        if is_answered || now.since(*self.calm_since.get_or_insert(now)) <= PATIENCE {
+            return false;
+        }
+        if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+            tale.leaves = true;
+        }
+        self.is_over = true;
+        self.peer.close();
+        true
+    }
+
     fn greet(&mut self, table: &mut Table, ledger: &mut Ledger) {
         self.greeted = true;
         if table.tongue == Tongue::Lan {
@@ -452,6 +462,7 @@ impl Line {
                     let mut goodbye = vec![0x44];
                     goodbye.extend(0u32.to_le_bytes());
                     self.put(&codec::lan_frame(GOODBYE, &goodbye));
+                    self.said_goodbye = true;
                     self.manners.talks = 0;
                     return;
                 }

@@ -75,7 +75,7 @@ impl Scenario {
             pace: Duration::from_micros(*pick(dice, &[50, 500, 5_000, 30_000])),
             threads: dice.below(3) as u16,
             restarts: *pick(dice, &[0, 0, 1_500, 4_000]),
-            steps: dice.between(200, 1_200) as u32,
+            steps: dice.between(300, 4_000) as u32,
             settings,
             descriptors_max,
         }
