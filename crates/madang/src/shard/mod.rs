@@ -43,6 +43,9 @@ use crate::settings::ms;
 use crate::user::Content;
 use crate::{SessionId, WaitStrategy};
 
+/// Receives tried when nothing tells whether there are buffers again.
+const STARVED_TRIES: usize = 8;
+
 /// Giving memory back walks all idle blocks: not more often than this.
 const TRIM_PAUSE: Duration = Duration::from_secs(5);
 
@@ -76,6 +79,8 @@ pub(crate) struct Shard<D: Driver> {
     starved: VecDeque<(Conn, Owner)>,
     starved_pause: Duration,
     starved_until: Time,
+    /// Receives that told bytes in this turn.
+    fed: usize,
     next_tick: Time,
     /// When a client's idle memory was last given back.
     trimmed: Time,
@@ -114,6 +119,7 @@ impl<D: Driver> Shard<D> {
             starved: VecDeque::new(),
             starved_pause: Duration::ZERO,
             starved_until: Time::ZERO,
+            fed: 0,
             next_tick: now,
             trimmed: now,
             stopping: None,
@@ -166,6 +172,7 @@ impl<D: Driver> Shard<D> {
         self.core.fabric.mailboxes[self.core.shard].wake_up();
         self.core.now = self.driver.now();
 
+        self.fed = 0;
         let taken = completions.len();
         if taken > 0 {
             self.call_worker(Content::on_worker_begin);
@@ -286,22 +293,29 @@ impl<D: Driver> Shard<D> {
         false
     }
 
-    /// A receive ended for want of buffers: its turn comes again, and later if that goes on.
+    /// A receive ended for want of buffers: its turn comes again.
     fn starve(&mut self, conn: Conn, owner: Owner) {
-        if self.starved_until <= self.core.now {
-            self.starved_until = self.core.now + self.starved_pause;
-            self.starved_pause = (self.starved_pause * 2).clamp(ms(1), ms(64));
-        }
         self.starved.push_back((conn, owner));
         self.core.error_of(ErrorKind::RecvBuffersExhausted, None, None);
     }
 
-    /// Starts the receives that starved, in the order in which they did, once each.
+    /// Starts receives that starved, first come first served: as many as gave memory back in this turn. Starting all of
+    /// them would be a lottery that the same few can win for seconds, since only some find a buffer and the others go to
+    /// the end of the line. While nothing comes back, a few are tried after a pause that grows.
     fn feed_starved(&mut self) {
-        if self.starved.is_empty() || self.core.now < self.starved_until {
+        if self.starved.is_empty() {
             return;
         }
-        for _ in 0..self.starved.len() {
+        let places = match self.fed {
+            0 if self.core.now < self.starved_until => return,
+            0 => {
+                self.starved_until = self.core.now + self.starved_pause;
+                self.starved_pause = (self.starved_pause * 2).clamp(ms(1), ms(64));
+                STARVED_TRIES
+            }
+            fed => fed,
+        };
+        for _ in 0..places.min(self.starved.len()) {
             let Some((conn, owner)) = self.starved.pop_front() else { break };
             if self.connections.of(conn) != Some(owner) {
                 continue;
@@ -313,8 +327,9 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Bytes came: buffers are there again.
+    /// Bytes came: their memory goes back at the end of the turn.
     fn fed(&mut self) {
+        self.fed += 1;
         self.starved_pause = Duration::ZERO;
     }
 

@@ -61,8 +61,9 @@ impl<D: Driver> Shard<D> {
         if session.outbox.bytes() <= soft_bytes {
             details.over_soft_since = None;
         }
-        // While jobs hold the messages the silence and the half frame are ours, not the peer's.
-        let held = session.holds > 0;
+        // While jobs hold the messages, or no receive is started for want of buffers, the silence and the half frame are
+        // ours, not the peer's.
+        let held = session.holds > 0 || !session.receiving && !session.eof;
         let silence = now.since(session.last_heard);
         let reason = if !silence_max.is_zero() && !held && silence >= silence_max {
             Some(LeaveReason::Idle)
