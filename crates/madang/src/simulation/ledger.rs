@@ -106,6 +106,7 @@ pub(super) struct Tale {
     groups: BTreeSet<u64>,
     groups_ever: BTreeSet<u64>,
     leave: Option<(LeaveReason, Time)>,
+    in_hard_stop: bool,
     /// The liveness phase: a question went all the way and its answer came back.
     pub(super) has_answer: bool,
     pub(super) asked: Option<Time>,
@@ -293,6 +294,7 @@ impl Ledger {
             groups: BTreeSet::new(),
             groups_ever: BTreeSet::new(),
             leave: None,
+            in_hard_stop: false,
             has_answer: false,
             asked: None,
         };
@@ -409,8 +411,10 @@ impl Ledger {
             self.fail("leave reason", format!("{id} leaves with {:?}, but {why}", leave.reason));
         }
         let now = self.now;
+        let hard_stop = self.houses[self.sessions[&id].house].stops_hard;
         let tale = self.tale(id);
         tale.leave = Some((leave.reason, now));
+        tale.in_hard_stop = hard_stop;
         let (remote, arrived, cut, house) = (tale.remote, tale.arrived, tale.cut_at.is_some(), tale.house);
         self.houses[house].leaves += 1;
         let in_order = matches!(leave.reason, LeaveReason::PeerClosed | LeaveReason::PeerGoodbye(_));
@@ -760,7 +764,7 @@ impl Ledger {
         let (Some(last), Some((reason, at))) = (&tale.last_word, tale.leave) else { return };
         let Some(peer) = self.peers.get(&tale.remote).filter(|_| house.is_server) else { return };
         let Some(in_order) = peer.end else { return };
-        let unhurried = at < last.at + house.leave_timeout && !house.stops_hard && !house.abortive_close;
+        let unhurried = at < last.at + house.leave_timeout && !tale.in_hard_stop && !house.abortive_close;
         let by_it = reason == LeaveReason::Disconnected(last.code);
         let hastened = tale.cut_at.is_some_and(|cut| last.stream != OWN_SHARD && cut >= last.at);
         let polite = peer.reads && !peer.leaves && !peer.is_hostile && peer.bytes <= house.drain_bytes_max;
