@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use madang::{Answer, DriverChoice, ErrorKind, LeaveReason};
 
-use crate::support::{ON_PURPOSE, PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish, hush_panics_on_purpose};
+use crate::support::{
+    ON_PURPOSE, PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish, hush_panics_on_purpose,
+};
 
 each_driver! {
     b3_later_messages_wait_for_the_answer_and_other_sessions_do_not,
@@ -79,7 +81,10 @@ fn b3_later_messages_wait_for_the_answer_and_other_sessions_do_not(driver: Drive
         assert_eq!(other.be32_next(), [round], "others are served");
     }
     let early = watch.rest();
-    assert!(early.iter().all(|seen| !matches!(seen, crate::support::Seen::Recv(of, _) if *of == id)), "{early:?}");
+    assert!(
+        early.iter().all(|seen| !matches!(seen, crate::support::Seen::Recv(of, _) if *of == id)),
+        "{early:?}"
+    );
     turnstile.go.send(()).unwrap();
     assert_eq!(asking.be32_next(), b"query 1 answered");
     assert_eq!(asking.be32_next(), b"plain 1");
@@ -90,7 +95,10 @@ fn b3_later_messages_wait_for_the_answer_and_other_sessions_do_not(driver: Drive
     assert_eq!(asking.be32_next(), b"plain 3");
     // A flood behind a query stays with the peer and the kernels, but for a bound.
     asking.be32(b"query 3");
-    eventually("it is held", || matches!(watch.rest().pop(), Some(crate::support::Seen::Recv(_, bytes)) if bytes == b"query 3"));
+    eventually(
+        "it is held",
+        || matches!(watch.rest().pop(), Some(crate::support::Seen::Recv(_, bytes)) if bytes == b"query 3"),
+    );
     let flood = be32_frame(&[1; 1_000]).repeat(100);
     let sent = asking.flood(&flood, 64 << 20);
     assert!(sent < 64 << 20, "TCP holds the peer back");
@@ -109,10 +117,14 @@ fn b3_the_unordered_form_holds_nothing(driver: DriverChoice) {
     let recorder = recorder.on_recv(move |cx, id, message| {
         if message.bytes() == b"query" {
             let wait = Arc::clone(&wait);
-            cx.offload_unordered(id, move || pass(&wait), |cx, id, ()| {
-                let packet = cx.packet(b"answered");
-                cx.send(id, packet).ignore();
-            })
+            cx.offload_unordered(
+                id,
+                move || pass(&wait),
+                |cx, id, ()| {
+                    let packet = cx.packet(b"answered");
+                    cx.send(id, packet).ignore();
+                },
+            )
             .ignore();
         } else {
             crate::support::echo(cx, id, message);
@@ -135,10 +147,14 @@ fn b3_a_job_that_panics_ends_its_session(driver: DriverChoice) {
         if message.bytes() == b"panic" {
             cx.offload(id, || panic!("{ON_PURPOSE}"), |_, _, ()| unreachable!("there is no answer")).ignore();
         } else {
-            cx.offload(id, || (), |cx, id, ()| {
-                let packet = cx.packet(b"answered");
-                cx.send(id, packet).ignore();
-            })
+            cx.offload(
+                id,
+                || (),
+                |cx, id, ()| {
+                    let packet = cx.packet(b"answered");
+                    cx.send(id, packet).ignore();
+                },
+            )
             .ignore();
         }
     });
@@ -165,7 +181,8 @@ fn b3_a_leave_does_not_wait_and_the_late_answer_is_dropped_and_counted(driver: D
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(move |cx, id, _| {
         let wait = Arc::clone(&wait);
-        let answer = cx.offload(id, move || pass(&wait), |_, _, ()| unreachable!("nobody is there to hear it"));
+        let answer =
+            cx.offload(id, move || pass(&wait), |_, _, ()| unreachable!("nobody is there to hear it"));
         tell.send(answer).unwrap();
     });
     let server = be32(driver).start(recorder).unwrap();
@@ -190,10 +207,14 @@ fn b3_the_queue_is_bounded(driver: DriverChoice) {
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(move |cx, id, _| {
         let wait = Arc::clone(&wait);
-        let answer = cx.offload_unordered(id, move || pass(&wait), |cx, id, ()| {
-            let packet = cx.packet(b"done");
-            cx.send(id, packet).ignore();
-        });
+        let answer = cx.offload_unordered(
+            id,
+            move || pass(&wait),
+            |cx, id, ()| {
+                let packet = cx.packet(b"done");
+                cx.send(id, packet).ignore();
+            },
+        );
         tell.send(answer).unwrap();
     });
     let server = be32(driver).set(|settings| {
@@ -260,10 +281,14 @@ fn b3_each_thread_owns_its_state(driver: DriverChoice) {
 fn b3_a_long_job_is_not_the_peers_silence(driver: DriverChoice) {
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(|cx, id, _| {
-        cx.offload(id, || std::thread::park_timeout(Duration::from_millis(700)), |cx, id, ()| {
-            let packet = cx.packet(b"at last");
-            cx.send(id, packet).ignore();
-        })
+        cx.offload(
+            id,
+            || std::thread::park_timeout(Duration::from_millis(700)),
+            |cx, id, ()| {
+                let packet = cx.packet(b"at last");
+                cx.send(id, packet).ignore();
+            },
+        )
         .ignore();
     });
     let server = be32(driver).set(|settings| settings.idle_timeout_ms = 400).start(recorder).unwrap();

@@ -8,7 +8,9 @@ use madang::wire::{
 };
 use madang::{DriverChoice, ErrorKind, ForeignFraming, LeaveReason};
 
-use crate::support::{ON_PURPOSE, Raw, Recorder, be32, be32_frame, finish, foreign, hush_panics_on_purpose, pattern};
+use crate::support::{
+    ON_PURPOSE, Raw, Recorder, be32, be32_frame, eventually, finish, foreign, hush_panics_on_purpose, pattern,
+};
 
 each_driver! {
     f01_a_be32_length_out_of_bounds_ends_the_session,
@@ -51,11 +53,9 @@ fn f02_a_be32_header_cut_at_any_byte_is_the_same_message(driver: DriverChoice) {
     let id = watch.join();
     let frame = be32_frame(b"mind the gap");
     for cut in 1..frame.len() {
+        let before = server.figures().bytes_in;
         raw.write(&frame[..cut]);
-        // So that the first part is read by itself.
-        let bytes = server.figures().bytes_in;
-        let _ = bytes;
-        std::thread::park_timeout(std::time::Duration::from_millis(3));
+        eventually("the first part is read by itself", || server.figures().bytes_in == before + cut as u64);
         raw.write(&frame[cut..]);
         assert_eq!(raw.be32_next(), b"mind the gap", "cut at {cut}");
         assert_eq!(watch.recv(id), b"mind the gap");
@@ -108,9 +108,12 @@ fn n8_classic_frames_are_opened_and_sealed(driver: DriverChoice) {
     }
     for round in 0..60u64 {
         for (number, raw) in peers.iter_mut().enumerate() {
-            let messages: Vec<Vec<u8>> = (0..3).map(|step| pattern(round + step, 1 + (round as usize * 271) % 9_000)).collect();
-            let stream: Vec<u8> =
-                messages.iter().flat_map(|message| classic_frame(round as u8 ^ number as u8, message)).collect();
+            let messages: Vec<Vec<u8>> =
+                (0..3).map(|step| pattern(round + step, 1 + (round as usize * 271) % 9_000)).collect();
+            let stream: Vec<u8> = messages
+                .iter()
+                .flat_map(|message| classic_frame(round as u8 ^ number as u8, message))
+                .collect();
             for piece in stream.chunks(1 + (round as usize * 97) % 5_000) {
                 raw.write(piece);
             }
@@ -131,8 +134,11 @@ fn n8_a_classic_frame_that_is_wrong_ends_the_session(driver: DriverChoice) {
         frame[at] ^= by;
         frame
     };
-    let cases: [(&str, Vec<u8>, fn(&FrameError) -> bool); 6] = [
-        ("another game's code", changed(0, 1), |error| matches!(error, FrameError::Code { expected: 0x77, found: 0x76 })),
+    type Expected = fn(&FrameError) -> bool;
+    let cases: [(&str, Vec<u8>, Expected); 6] = [
+        ("another game's code", changed(0, 1), |error| {
+            matches!(error, FrameError::Code { expected: 0x77, found: 0x76 })
+        }),
         ("a wrong checksum", changed(4, 1), |error| *error == FrameError::Checksum),
         ("a changed payload", changed(9, 0x40), |error| *error == FrameError::Checksum),
         ("another key", changed(3, 2), |error| *error == FrameError::Checksum),
@@ -162,9 +168,14 @@ struct Lines {
 impl Framing for Lines {
     fn find(&mut self, bytes: &[u8]) -> Result<Find, FrameError> {
         let Some(colon) = bytes.iter().take(5).position(|byte| *byte == b':') else {
-            return if bytes.len() < 5 { Ok(Find::Need { total: bytes.len() + 1 }) } else { Err(FrameError::Magic) };
+            return if bytes.len() < 5 {
+                Ok(Find::Need { total: bytes.len() + 1 })
+            } else {
+                Err(FrameError::Magic)
+            };
         };
-        let digits = std::str::from_utf8(&bytes[..colon]).ok().and_then(|digits| digits.parse::<usize>().ok());
+        let digits =
+            std::str::from_utf8(&bytes[..colon]).ok().and_then(|digits| digits.parse::<usize>().ok());
         let len = digits.ok_or(FrameError::Magic)?;
         if !(1..=self.limit()).contains(&len) {
             return Err(FrameError::TooLong { len, limit: self.limit() });
@@ -229,7 +240,10 @@ fn n8_a_framing_of_contents_own_with_head_tail_and_state(driver: DriverChoice) {
     }
     let long = vec![b'x'; 10_000];
     let remote = server.remote();
-    assert!(remote.send(id, remote.packet(&long)).is_queued(), "the mailbox does not know the framing's limit");
+    assert!(
+        remote.send(id, remote.packet(&long)).is_queued(),
+        "the mailbox does not know the framing's limit"
+    );
     raw.write(&line(3, "out of step"));
     assert_eq!(watch.leave(id).reason, LeaveReason::Malformed(FrameError::Checksum));
     finish(server, &watch);

@@ -27,7 +27,8 @@ each_driver! {
 fn n4_a_peer_is_told_who_it_is_and_what_it_proved(driver: DriverChoice) {
     let (recorder, watch) = Recorder::new();
     let server = lan(driver).start(recorder).unwrap();
-    let hello = Hello { service: "chat", node: "chat-3", incarnation: 77, app_version: 12, ..Hello::default() };
+    let hello =
+        Hello { service: "chat", node: "chat-3", incarnation: 77, app_version: 12, ..Hello::default() };
     let (raw, id) = Raw::join_lan(server.local_addr(), &hello);
     let (session, peer) = watch.join_of_peer();
     assert_eq!(session.to_u64(), id);
@@ -147,7 +148,9 @@ fn b06_a_peer_that_never_greets_or_only_half_is_gone_by_the_deadline(driver: Dri
     });
     assert!(begun.elapsed() >= DEADLINE);
     let number = strangers.len() as u64 + 1;
-    eventually("all strangers are gone", || server.figures().failed == number && server.figures().embryos == 0);
+    eventually("all strangers are gone", || {
+        server.figures().failed == number && server.figures().embryos == 0
+    });
     watch.error("a deadline", |kind| *kind == ErrorKind::GreetingTimeout);
     assert_eq!(server.figures().errors, number, "each is told, and nothing else");
     finish(server, &watch);
@@ -223,16 +226,24 @@ fn frames_out_of_bounds_or_out_of_turn_end_the_link(driver: DriverChoice) {
     type Expected = fn(&FrameError) -> bool;
     let cases: [(&str, Vec<u8>, Expected); 9] = [
         ("a zero length", vec![0, 0, 0, 4], |error| *error == FrameError::Zero),
-        ("over the limit", vec![0xe9, 3, 0, 4], |error| *error == FrameError::TooLong { len: 1_001, limit: 1_000 }),
+        ("over the limit", vec![0xe9, 3, 0, 4], |error| {
+            *error == FrameError::TooLong { len: 1_001, limit: 1_000 }
+        }),
         ("far over it", vec![0xff, 0xff, 0xff, 4], |error| matches!(error, FrameError::TooLong { .. })),
         ("an unknown kind", vec![1, 0, 0, 99], |error| *error == FrameError::UnknownKind(99)),
         ("kind zero", vec![1, 0, 0, 0], |error| *error == FrameError::UnknownKind(0)),
         ("a second greeting", Hello::default().frame(), |error| matches!(error, FrameError::OutOfTurn(_))),
-        ("a welcome to the server", lan_frame(2, &[0; 16]), |error| matches!(error, FrameError::OutOfTurn(_))),
-        ("a ping that is too long", lan_frame(5, &[0; 9]), |error| matches!(error, FrameError::TooLong { .. })),
-        ("a message behind the goodbye", [lan_frame(7, &[0x31, 0, 0, 0, 0]), lan_frame(4, b"x")].concat(), |error| {
+        ("a welcome to the server", lan_frame(2, &[0; 16]), |error| {
             matches!(error, FrameError::OutOfTurn(_))
         }),
+        ("a ping that is too long", lan_frame(5, &[0; 9]), |error| {
+            matches!(error, FrameError::TooLong { .. })
+        }),
+        (
+            "a message behind the goodbye",
+            [lan_frame(7, &[0x31, 0, 0, 0, 0]), lan_frame(4, b"x")].concat(),
+            |error| matches!(error, FrameError::OutOfTurn(_)),
+        ),
     ];
     for (what, bytes, expected) in cases {
         let (mut raw, _) = Raw::join_lan(server.local_addr(), &Hello::default());
@@ -267,7 +278,10 @@ fn l02_a_silent_link_is_cut_and_one_that_pings_is_not(driver: DriverChoice) {
     }
     let leave = watch.leave(silent_id);
     assert_eq!(leave.reason, LeaveReason::Idle);
-    assert!(leave.duration >= Duration::from_millis(600) && leave.duration < Duration::from_millis(1_400), "{leave:?}");
+    assert!(
+        leave.duration >= Duration::from_millis(600) && leave.duration < Duration::from_millis(1_400),
+        "{leave:?}"
+    );
     assert!(silent.is_cut());
     assert!(server.remote().is_live(alive_id));
     finish(server, &watch);
@@ -312,7 +326,11 @@ fn a_goodbye_tells_its_receiver_why(driver: DriverChoice) {
     let id = watch.join();
     raw.lan(kind::MESSAGE, b"end it");
     assert_eq!(raw.expect_message(), b"last");
-    assert_eq!(raw.lan_next(), (kind::GOODBYE, [&[0x31][..], &1_234u32.to_le_bytes()].concat()), "content, and its code");
+    assert_eq!(
+        raw.lan_next(),
+        (kind::GOODBYE, [&[0x31][..], &1_234u32.to_le_bytes()].concat()),
+        "content, and its code"
+    );
     assert_eq!(raw.ended(), Ended::Eof(vec![]));
     drop(raw);
     watch.leave(id);

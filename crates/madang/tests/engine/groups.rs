@@ -22,7 +22,11 @@ fn b1_a_group_reaches_its_members_on_every_shard_and_nobody_else(driver: DriverC
         ref rooms => {
             for room in rooms {
                 assert_eq!(cx.join_group(id, GroupId((*room).into())), Answer::Queued);
-                assert_eq!(cx.join_group(id, GroupId((*room).into())), Answer::Queued, "joining twice is joining once");
+                assert_eq!(
+                    cx.join_group(id, GroupId((*room).into())),
+                    Answer::Queued,
+                    "joining twice is joining once"
+                );
             }
             let ready = cx.packet(b"ready");
             assert!(cx.send(id, ready).is_queued());
@@ -61,7 +65,11 @@ fn b1_members_come_and_go_and_leave_with_their_session(driver: DriverChoice) {
     // Three leave the room, two leave the server: from the front, the middle and the end.
     for number in [0, 3, 7] {
         assert_eq!(remote.leave_group(peers[&number].1, ROOM), Answer::Queued);
-        assert_eq!(remote.leave_group(peers[&number].1, ROOM), Answer::Queued, "leaving twice is leaving once");
+        assert_eq!(
+            remote.leave_group(peers[&number].1, ROOM),
+            Answer::Queued,
+            "leaving twice is leaving once"
+        );
     }
     for number in [1, 6] {
         let (peer, id) = peers.remove(&number).unwrap();
@@ -77,9 +85,8 @@ fn b1_members_come_and_go_and_leave_with_their_session(driver: DriverChoice) {
         }
         assert_eq!(peer.be32_next(), b"all", "peer {number}");
     }
-    for (number, (peer, id)) in peers {
+    for (peer, id) in peers.into_values() {
         drop(peer);
-        let _ = number;
         watch.leave(id);
     }
     // The room is empty; a broadcast into it goes to nobody.

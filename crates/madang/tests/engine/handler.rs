@@ -91,7 +91,11 @@ fn h6_a_worker_begins_and_ends_in_turn_once_a_turn_at_most(driver: DriverChoice)
     impl Handler for Monitor {
         fn on_recv(&self, cx: &mut Context<'_>, id: SessionId, message: Message<'_>) {
             let (begun, ended) = &self.turns[cx.shard()];
-            assert_eq!(begun.load(Ordering::SeqCst), ended.load(Ordering::SeqCst) + 1, "callbacks lie in between");
+            assert_eq!(
+                begun.load(Ordering::SeqCst),
+                ended.load(Ordering::SeqCst) + 1,
+                "callbacks lie in between"
+            );
             crate::support::echo(cx, id, message);
         }
         fn on_worker_begin(&self, shard: usize) {

@@ -91,8 +91,14 @@ fn s07_many_threads_disconnect_once(driver: DriverChoice) {
         let _peer = Raw::connect(server.local_addr());
         let id = watch.join();
         let won: Vec<u32> = thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..4).map(|code| scope.spawn({ let remote = &remote; move || remote.disconnect(id, code).then_some(code) })).collect();
+            let threads: Vec<_> = (0..4)
+                .map(|code| {
+                    scope.spawn({
+                        let remote = &remote;
+                        move || remote.disconnect(id, code).then_some(code)
+                    })
+                })
+                .collect();
             threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(won.len(), 1);
@@ -124,11 +130,15 @@ fn s08_disconnect_is_legal_in_every_callback(driver: DriverChoice) {
             })
             .on_timer(move |cx, id, _| {
                 end("timer", cx, id);
-                cx.offload_unordered(id, || (), move |cx, id, ()| {
-                    end("then", cx, id);
-                    let packet = cx.packet(b"now you");
-                    cx.send(id, packet).ignore();
-                })
+                cx.offload_unordered(
+                    id,
+                    || (),
+                    move |cx, id, ()| {
+                        end("then", cx, id);
+                        let packet = cx.packet(b"now you");
+                        cx.send(id, packet).ignore();
+                    },
+                )
                 .ignore();
             })
             .on_sent(move |cx, id, _| end("sent", cx, id))
@@ -146,7 +156,8 @@ fn s08_disconnect_is_legal_in_every_callback(driver: DriverChoice) {
             let _ = std::io::Write::write_all(&mut peer.stream, &be32_frame(b"two"));
         }
         assert_eq!(watch.leave(id).reason, LeaveReason::Disconnected(4), "in {place}");
-        let messages = watch.rest().iter().filter(|seen| matches!(seen, crate::support::Seen::Recv(..))).count();
+        let messages =
+            watch.rest().iter().filter(|seen| matches!(seen, crate::support::Seen::Recv(..))).count();
         assert_eq!(messages, usize::from(place == "recv"));
         finish(server, &watch);
     }
@@ -203,7 +214,10 @@ fn check_the_tail(driver: DriverChoice, tick: Duration) {
         let chatter: Vec<u8> = be32_frame(&[1; 1_000]).repeat(64);
         peer.flood(&chatter, flood_bytes);
         for part in 0..32 {
-            assert!(peer.be32_next() == pattern(part, 64 << 10), "part {part} after a flood of {flood_bytes}");
+            assert!(
+                peer.be32_next() == pattern(part, 64 << 10),
+                "part {part} after a flood of {flood_bytes}"
+            );
         }
         assert_eq!(peer.ended(), Ended::Eof(vec![]), "after a flood of {flood_bytes}");
         drop(peer);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use madang::wire::lan::{GoodbyeReason, RefusalReason};
 use madang::{
-    Answer, Client, ClientBuilder, DriverChoice, ErrorKind, ForeignClient, ForeignFraming, LanClient, LeaveReason, LinkDown,
-    Server, Settings,
+    Answer, Client, ClientBuilder, DriverChoice, ErrorKind, ForeignClient, ForeignFraming, LanClient,
+    LeaveReason, LinkDown, Server, Settings,
 };
 
 use crate::support::{Hello, PATIENCE, Raw, Recorder, Seen, Watch, be32, eventually, finish, kind, lan};
@@ -292,7 +292,9 @@ fn a_client_that_drains_delivers_what_it_had_queued(driver: DriverChoice) {
     let theirs = served.join();
     let remote = client.remote();
     for number in 0..200u32 {
-        assert!(remote.send(id, remote.packet(&[&number.to_le_bytes()[..], &[0; 10_000]].concat())).is_queued());
+        assert!(
+            remote.send(id, remote.packet(&[&number.to_le_bytes()[..], &[0; 10_000]].concat())).is_queued()
+        );
     }
     let report = client.drain().unwrap();
     assert!(report.is_clean(), "{report:?}");

@@ -14,8 +14,8 @@ mod support;
 
 mod content;
 mod framings;
-mod groups;
 mod greeting;
+mod groups;
 mod handler;
 mod leaving;
 mod links;

@@ -60,7 +60,8 @@ fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
         ("secret", |settings| settings.secret = "not yet".into()),
     ];
     for (key, wrong) in cases {
-        let error = LanServer::bind("127.0.0.1:0").set(wrong).start(Recorder::silent()).map(drop).unwrap_err();
+        let error =
+            LanServer::bind("127.0.0.1:0").set(wrong).start(Recorder::silent()).map(drop).unwrap_err();
         let StartError::Setting(setting) = &error else { panic!("{key}: {error}") };
         assert_eq!(setting.key, key, "{error}");
         assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
@@ -71,7 +72,8 @@ fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
     for address in ["localhost", "127.0.0.1", "", "300.0.0.1:5"] {
         let error = LanServer::bind(address).start(Recorder::silent()).map(drop).unwrap_err().to_string();
         assert!(error.contains("`bind`") && error.contains(&format!("`{address}`")), "{error}");
-        let error = LanClient::node("a", "b", 1).link(address).start(Recorder::silent()).map(drop).unwrap_err();
+        let error =
+            LanClient::node("a", "b", 1).link(address).start(Recorder::silent()).map(drop).unwrap_err();
         assert!(error.to_string().contains("`link`"), "{error}");
     }
 }
@@ -88,7 +90,11 @@ fn o1_settings_come_from_a_file_and_a_wrong_key_is_named() {
     assert_eq!((settings.driver, settings.wait), (DriverChoice::Readiness, WaitStrategy::Spin));
     assert_eq!((settings.bind.to_string().as_str(), settings.service.as_str()), ("10.0.0.1:7700", "chat"));
     assert_eq!(settings.allowed_peers.len(), 2);
-    assert_eq!(settings.heartbeat_ms, Settings::default().heartbeat_ms, "what is not there keeps its default");
+    assert_eq!(
+        settings.heartbeat_ms,
+        Settings::default().heartbeat_ms,
+        "what is not there keeps its default"
+    );
 
     for (text, key) in [
         ("workrs = 2", "workrs"),
@@ -112,15 +118,20 @@ fn o1_settings_come_from_a_file_and_a_wrong_key_is_named() {
 fn n3_a_lan_server_stands_on_inner_addresses_only_unless_told_otherwise() {
     for address in ["0.0.0.0:0", "[::]:0", "8.8.8.8:7700", "[2001:db8::1]:7700"] {
         let error = LanServer::bind(address).start(Recorder::silent()).map(drop).unwrap_err().to_string();
-        assert!(error.contains("`bind`") && error.contains("not protected") && error.contains("allow_public"), "{error}");
+        assert!(
+            error.contains("`bind`") && error.contains("not protected") && error.contains("allow_public"),
+            "{error}"
+        );
     }
     let (recorder, watch) = Recorder::new();
-    let server = LanServer::bind("0.0.0.0:0").set(|settings| settings.allow_public = true).start(recorder).unwrap();
+    let server =
+        LanServer::bind("0.0.0.0:0").set(|settings| settings.allow_public = true).start(recorder).unwrap();
     let address = ([127, 0, 0, 1], server.local_addr().port()).into();
     Raw::join_lan(address, &Hello::default());
     finish(server, &watch);
     // A listed address may be bound too, if it were ours: the next thing that is said is the system's word.
-    let listed = LanServer::bind("203.0.113.9:0").set(|settings| settings.allowed_peers = vec!["203.0.113.9".parse().unwrap()]);
+    let listed = LanServer::bind("203.0.113.9:0")
+        .set(|settings| settings.allowed_peers = vec!["203.0.113.9".parse().unwrap()]);
     let error = listed.start(Recorder::silent()).map(drop).unwrap_err();
     assert!(matches!(error, StartError::Listen { .. }), "{error}");
 }
@@ -128,12 +139,14 @@ fn n3_a_lan_server_stands_on_inner_addresses_only_unless_told_otherwise() {
 fn k05_a_port_in_use_is_an_error_that_names_the_address(driver: DriverChoice) {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = be32(driver).set(|settings| settings.bind = address).start(Recorder::silent()).map(drop).unwrap_err();
+    let error =
+        be32(driver).set(|settings| settings.bind = address).start(Recorder::silent()).map(drop).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, StartError::Listen { address: named, .. } if named == address), "{text}");
     assert!(text.contains(&address.to_string()), "{text}");
     // Several shards and offload threads were under way; nothing of them stays in the way of a second try.
-    let error = be32(driver).workers(3).set(|settings| settings.bind = address).start(Recorder::silent()).map(drop);
+    let error =
+        be32(driver).workers(3).set(|settings| settings.bind = address).start(Recorder::silent()).map(drop);
     assert!(error.is_err());
     drop(taken);
     let (recorder, watch) = Recorder::new();
@@ -190,7 +203,8 @@ fn o2_a_stop_ends_everybody_whatever_they_are_doing(driver: DriverChoice) {
             cx.send_and_disconnect(id, packet, 1).ignore();
         }
     });
-    let server = lan(driver).workers(2).set(|settings| settings.leave_timeout_ms = 5_000).start(recorder).unwrap();
+    let server =
+        lan(driver).workers(2).set(|settings| settings.leave_timeout_ms = 5_000).start(recorder).unwrap();
     let address = server.local_addr();
     let hello = Hello::default();
     // One never greeted, one greeted half, one does not read, one waits for a job, one lingers in a graceful leave.
@@ -216,8 +230,10 @@ fn o2_a_stop_ends_everybody_whatever_they_are_doing(driver: DriverChoice) {
 
 fn o2_a_drain_delivers_what_was_queued_and_says_goodbye(driver: DriverChoice) {
     let (recorder, watch) = Recorder::new();
-    let server = lan(driver).workers(2).set(|settings| settings.leave_timeout_ms = 10_000).start(recorder).unwrap();
-    let mut peers: Vec<(Raw, u64)> = (0..4).map(|_| Raw::join_lan(server.local_addr(), &Hello::default())).collect();
+    let server =
+        lan(driver).workers(2).set(|settings| settings.leave_timeout_ms = 10_000).start(recorder).unwrap();
+    let mut peers: Vec<(Raw, u64)> =
+        (0..4).map(|_| Raw::join_lan(server.local_addr(), &Hello::default())).collect();
     let remote = server.remote();
     for _ in 0..4 {
         let id = watch.join();
@@ -376,7 +392,11 @@ fn o12_the_sums_of_the_figures_hold(driver: DriverChoice) {
         figures.sessions == 5 && figures.embryos == 0 && figures.sessions_leaving == 0
     });
     let figures = server.figures();
-    assert_eq!((figures.accepted, figures.refused, figures.failed, figures.joins), (40, 10, 20, 10), "{figures:?}");
+    assert_eq!(
+        (figures.accepted, figures.refused, figures.failed, figures.joins),
+        (40, 10, 20, 10),
+        "{figures:?}"
+    );
     assert_eq!(figures.joins, figures.left() + figures.sessions);
     assert_eq!(figures.leaves[usize::from(LeaveReason::PeerClosed.code())], 5);
     assert_eq!((figures.messages_in, figures.messages_out, figures.queued_bytes), (20, 20, 0));
@@ -427,7 +447,9 @@ fn k15_at_the_descriptor_limit_accepting_pauses_and_recovers(driver: DriverChoic
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines.find_map(|line| Some(line.split_once("listening on ")?.1.to_owned())).expect("the child listens");
+    let line = lines
+        .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()))
+        .expect("the child listens");
     let address = line.trim().parse().unwrap();
 
     // More peers than descriptors: all are connected by the kernel, those in excess wait in the backlog.
@@ -480,7 +502,9 @@ fn n2_a_flooded_neighbour_does_not_stop_a_lan_server(driver: DriverChoice) {
             scope.spawn(move || {
                 let (mut peer, _) = Raw::join_lan(loud_address, &Hello::default());
                 let mut reader = peer.stream.try_clone().unwrap();
-                thread::spawn(move || while std::io::Read::read(&mut reader, &mut [0; 65_536]).is_ok_and(|n| n > 0) {});
+                thread::spawn(move || {
+                    while std::io::Read::read(&mut reader, &mut [0; 65_536]).is_ok_and(|n| n > 0) {}
+                });
                 let shout = crate::support::lan_frame(kind::MESSAGE, &[1; 100]).repeat(200);
                 while !over.load(std::sync::atomic::Ordering::SeqCst) {
                     peer.flood(&shout, shout.len());

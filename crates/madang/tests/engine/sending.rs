@@ -1,7 +1,7 @@
 //! Sending: one packet to many, slow consumers, the pool's budget, the tick.
 
-use std::sync::mpsc::channel;
 use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use madang::{Answer, Context, DriverChoice, ErrorKind, LeaveReason, SessionId};
@@ -85,7 +85,10 @@ fn p3_a_packet_made_anywhere_can_be_sent_anywhere(driver: DriverChoice) {
 }
 
 fn p3_small_and_large_packets_keep_their_order_in_one_stream(driver: DriverChoice) {
-    let lengths = |round: u64| [1, 40, 4_096, 4_097, 9, 70_000, 12, 262_144, 61_440, 5, 300_000, 2].map(|len| len + round as usize % 3);
+    let lengths = |round: u64| {
+        [1, 40, 4_096, 4_097, 9, 70_000, 12, 262_144, 61_440, 5, 300_000, 2]
+            .map(|len| len + round as usize % 3)
+    };
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(move |cx, id, message| {
         let round = u64::from(message.bytes()[0]);
@@ -247,7 +250,9 @@ fn b03_a_broadcast_with_a_dead_receiver_reaches_the_others(driver: DriverChoice)
     let dead = Raw::connect(server.local_addr());
     let dead_id = watch.join();
     let mut peers: Vec<Raw> = (0..5).map(|_| Raw::connect(server.local_addr())).collect();
-    peers.iter().for_each(|_| drop(watch.join()));
+    for _ in 0..5 {
+        watch.join();
+    }
     let remote = server.remote();
     let packet = remote.packet(&pattern(3, 10_000)).freeze();
     let mut rounds = 0;

@@ -4,7 +4,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use madang::{
-    Context, DriverChoice, Error, ErrorKind, Event, Leave, LeaveReason, Lobby, Message, Peer, Sent, SessionId, User,
+    Context, DriverChoice, Error, ErrorKind, Event, Leave, LeaveReason, Lobby, Message, Peer, Sent,
+    SessionId, User,
 };
 
 use crate::support::{Ended, ON_PURPOSE, PATIENCE, Raw, be32, hush_panics_on_purpose};

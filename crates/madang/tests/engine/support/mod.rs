@@ -6,13 +6,15 @@ mod record;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use madang::{DriverChoice, ForeignFraming, ForeignServer, LanServer, Server, ServerBuilder, StartError, Stopped};
+use madang::{
+    DriverChoice, ForeignFraming, ForeignServer, LanServer, Server, ServerBuilder, StartError, Stopped,
+};
 
-pub use raw::{Ended, Hello, Raw, be32_frame, kind, lan_frame};
-pub use record::{Recorder, Seen, Watch, echo};
+pub(crate) use raw::{Ended, Hello, Raw, be32_frame, kind, lan_frame};
+pub(crate) use record::{Recorder, Seen, Watch, echo};
 
 /// How long anything may take that must happen: far longer than it takes, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs each named check as a test of its own on each driver.
 macro_rules! each_driver {
@@ -27,7 +29,7 @@ macro_rules! each_driver {
 }
 
 /// Whether this machine lets us use io_uring; says so in one line if not.
-pub fn has_uring() -> bool {
+pub(crate) fn has_uring() -> bool {
     static REFUSED: OnceLock<Option<StartError>> = OnceLock::new();
     let refused = REFUSED.get_or_init(|| {
         let probe = LanServer::bind("127.0.0.1:0").set(|settings| settings.driver = DriverChoice::Uring);
@@ -40,23 +42,23 @@ pub fn has_uring() -> bool {
 }
 
 /// A server of be32 peers: joined without a greeting.
-pub fn be32(driver: DriverChoice) -> ServerBuilder {
+pub(crate) fn be32(driver: DriverChoice) -> ServerBuilder {
     foreign(driver, ForeignFraming::be32())
 }
 
 /// A server of any foreign framing.
-pub fn foreign(driver: DriverChoice, framing: ForeignFraming) -> ServerBuilder {
+pub(crate) fn foreign(driver: DriverChoice, framing: ForeignFraming) -> ServerBuilder {
     ForeignServer::bind("127.0.0.1:0", framing).set(|settings| settings.driver = driver)
 }
 
 /// A LAN server.
-pub fn lan(driver: DriverChoice) -> ServerBuilder {
+pub(crate) fn lan(driver: DriverChoice) -> ServerBuilder {
     LanServer::bind("127.0.0.1:0").node("test", "test-1", 1).set(|settings| settings.driver = driver)
 }
 
 /// Waits for something that no event announces.
 #[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
@@ -66,19 +68,23 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Stops a server, and checks that nothing stayed behind and that every join got its leave.
 #[track_caller]
-pub fn finish(server: Server, watch: &Watch) -> Stopped {
+pub(crate) fn finish(server: Server, watch: &Watch) -> Stopped {
     let remote = server.remote();
     let stopped = server.stop().expect("no callback stops it");
     assert!(stopped.report().is_clean(), "{:?}", stopped.report());
     watch.check_ledger();
     let figures = remote.figures();
     assert_eq!(figures.joins, figures.left(), "each join has its leave: {figures:?}");
-    assert_eq!(figures.accepted, figures.refused + figures.failed + figures.joins, "each peer has its end: {figures:?}");
+    assert_eq!(
+        figures.accepted,
+        figures.refused + figures.failed + figures.joins,
+        "each peer has its end: {figures:?}"
+    );
     stopped
 }
 
 /// Bytes that tell their place: a lost, doubled or altered one shows.
-pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -90,10 +96,10 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Panics with these words are part of a test: they are not printed.
-pub const ON_PURPOSE: &str = "on purpose";
+pub(crate) const ON_PURPOSE: &str = "on purpose";
 
 /// Keeps panics that are part of a test out of the output.
-pub fn hush_panics_on_purpose() {
+pub(crate) fn hush_panics_on_purpose() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
         let usual = std::panic::take_hook();

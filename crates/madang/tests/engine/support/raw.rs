@@ -7,41 +7,42 @@ use std::time::Duration;
 use super::PATIENCE;
 
 /// Frame kinds of the LAN wire.
-pub mod kind {
-    pub const GREETING: u8 = 1;
-    pub const WELCOME: u8 = 2;
-    pub const REFUSAL: u8 = 3;
-    pub const MESSAGE: u8 = 4;
-    pub const PING: u8 = 5;
-    pub const PONG: u8 = 6;
-    pub const GOODBYE: u8 = 7;
+pub(crate) mod kind {
+    pub(crate) const GREETING: u8 = 1;
+    pub(crate) const WELCOME: u8 = 2;
+    pub(crate) const REFUSAL: u8 = 3;
+    pub(crate) const MESSAGE: u8 = 4;
+    pub(crate) const PING: u8 = 5;
+    pub(crate) const PONG: u8 = 6;
+    pub(crate) const GOODBYE: u8 = 7;
 }
 
 /// How a stream ended, and what came before.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     Eof(Vec<u8>),
     Reset,
 }
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
 }
 
 impl Raw {
     #[track_caller]
-    pub fn connect(address: SocketAddr) -> Raw {
+    pub(crate) fn connect(address: SocketAddr) -> Raw {
         Raw::try_connect(address).expect("the server listens")
     }
 
-    pub fn try_connect(address: SocketAddr) -> std::io::Result<Raw> {
+    pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<Raw> {
         Raw::over(TcpStream::connect_timeout(&address, PATIENCE)?)
     }
 
     /// From an address of loopback, so that the server can tell peers apart.
     #[track_caller]
-    pub fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    pub(crate) fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((local, 0)).into()).expect("all of 127.0.0.0/8 is ours");
         socket.connect_timeout(&address.into(), PATIENCE).expect("the server listens");
         Raw::over(socket.into()).expect("plain options")
@@ -55,17 +56,17 @@ impl Raw {
         Ok(Raw { stream })
     }
 
-    pub fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         self.stream.local_addr().expect("a connected socket has an address")
     }
 
     #[track_caller]
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
     #[track_caller]
-    pub fn read(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.stream.read_exact(&mut bytes).expect("the server writes");
         bytes
@@ -73,7 +74,7 @@ impl Raw {
 
     /// Reads to the stream's end.
     #[track_caller]
-    pub fn ended(&mut self) -> Ended {
+    pub(crate) fn ended(&mut self) -> Ended {
         let mut bytes = Vec::new();
         match self.stream.read_to_end(&mut bytes) {
             Ok(_) => Ended::Eof(bytes),
@@ -84,12 +85,12 @@ impl Raw {
 
     /// Whether the stream ends now, in whatever way: an abort is a reset, but the reader may see an end of stream before.
     #[track_caller]
-    pub fn is_cut(&mut self) -> bool {
+    pub(crate) fn is_cut(&mut self) -> bool {
         matches!(self.ended(), Ended::Reset | Ended::Eof(_))
     }
 
     /// Writes as much as the server and the kernels take, up to `most` bytes; answers how many.
-    pub fn flood(&mut self, bytes: &[u8], most: usize) -> usize {
+    pub(crate) fn flood(&mut self, bytes: &[u8], most: usize) -> usize {
         self.stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a plain option");
         let mut written = 0;
         while written < most {
@@ -102,24 +103,24 @@ impl Raw {
         written
     }
 
-    pub fn half_close(&self) {
+    pub(crate) fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("it is connected");
     }
 
     /// Ends the connection with a reset.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a plain option");
     }
 
     // --- be32
 
     #[track_caller]
-    pub fn be32(&mut self, payload: &[u8]) {
+    pub(crate) fn be32(&mut self, payload: &[u8]) {
         self.write(&be32_frame(payload));
     }
 
     #[track_caller]
-    pub fn be32_next(&mut self) -> Vec<u8> {
+    pub(crate) fn be32_next(&mut self) -> Vec<u8> {
         let len = u32::from_be_bytes(self.read(4).try_into().expect("four bytes"));
         self.read(len as usize)
     }
@@ -127,13 +128,13 @@ impl Raw {
     // --- LAN
 
     #[track_caller]
-    pub fn lan(&mut self, kind: u8, payload: &[u8]) {
+    pub(crate) fn lan(&mut self, kind: u8, payload: &[u8]) {
         self.write(&lan_frame(kind, payload));
     }
 
     /// The next frame that is no ping.
     #[track_caller]
-    pub fn lan_next(&mut self) -> (u8, Vec<u8>) {
+    pub(crate) fn lan_next(&mut self) -> (u8, Vec<u8>) {
         loop {
             let header = u32::from_le_bytes(self.read(4).try_into().expect("four bytes"));
             let payload = self.read((header & 0x00ff_ffff) as usize);
@@ -145,7 +146,7 @@ impl Raw {
     }
 
     #[track_caller]
-    pub fn expect_message(&mut self) -> Vec<u8> {
+    pub(crate) fn expect_message(&mut self) -> Vec<u8> {
         let (kind, payload) = self.lan_next();
         assert_eq!(kind, kind::MESSAGE, "{payload:?}");
         payload
@@ -153,7 +154,7 @@ impl Raw {
 
     /// Greets and waits for the welcome; answers the session's id as the server says it.
     #[track_caller]
-    pub fn join_lan(address: SocketAddr, hello: &Hello) -> (Raw, u64) {
+    pub(crate) fn join_lan(address: SocketAddr, hello: &Hello) -> (Raw, u64) {
         let mut raw = Raw::connect(address);
         raw.write(&hello.frame());
         let id = raw.welcomed();
@@ -161,7 +162,7 @@ impl Raw {
     }
 
     #[track_caller]
-    pub fn welcomed(&mut self) -> u64 {
+    pub(crate) fn welcomed(&mut self) -> u64 {
         let (kind, _) = self.lan_next();
         assert_eq!(kind, kind::GREETING);
         let (kind, welcome) = self.lan_next();
@@ -171,7 +172,7 @@ impl Raw {
 
     /// The reason of the refusal that comes instead of a welcome; nothing comes behind it.
     #[track_caller]
-    pub fn refused(&mut self) -> u8 {
+    pub(crate) fn refused(&mut self) -> u8 {
         let (mut kind, mut payload) = self.lan_next();
         if kind == kind::GREETING {
             (kind, payload) = self.lan_next();
@@ -183,27 +184,27 @@ impl Raw {
     }
 }
 
-pub fn be32_frame(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn be32_frame(payload: &[u8]) -> Vec<u8> {
     [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
 }
 
-pub fn lan_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn lan_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let header = payload.len() as u32 | u32::from(kind) << 24;
     [&header.to_le_bytes()[..], payload].concat()
 }
 
 /// A greeting, field by field.
 #[derive(Clone)]
-pub struct Hello {
-    pub magic: [u8; 4],
-    pub protocol: u16,
-    pub flags: u16,
-    pub app_version: u32,
-    pub frame_limit: u32,
-    pub incarnation: u64,
-    pub schema: u64,
-    pub service: &'static str,
-    pub node: &'static str,
+pub(crate) struct Hello {
+    pub(crate) magic: [u8; 4],
+    pub(crate) protocol: u16,
+    pub(crate) flags: u16,
+    pub(crate) app_version: u32,
+    pub(crate) frame_limit: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) schema: u64,
+    pub(crate) service: &'static str,
+    pub(crate) node: &'static str,
 }
 
 impl Default for Hello {
@@ -223,7 +224,7 @@ impl Default for Hello {
 }
 
 impl Hello {
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let mut payload = self.magic.to_vec();
         payload.extend(self.protocol.to_le_bytes());
         payload.extend(self.flags.to_le_bytes());

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,8 +15,8 @@ use super::PATIENCE;
 
 /// What content was told.
 #[derive(Debug, Clone)]
-pub enum Seen {
-    Request(SocketAddr),
+pub(crate) enum Seen {
+    Request,
     Join(SessionId, Peer),
     Recv(SessionId, Vec<u8>),
     Sent(SessionId, Sent),
@@ -32,7 +31,7 @@ type Hook<A> = Box<dyn Fn(&mut Context<'_>, SessionId, A) + Send + Sync>;
 type RecvHook = Box<dyn Fn(&mut Context<'_>, SessionId, Message<'_>) + Send + Sync>;
 
 /// A handler that tells a [`Watch`], then runs the test's own hook.
-pub struct Recorder {
+pub(crate) struct Recorder {
     tell: Option<Sender<Seen>>,
     ledger: Arc<Ledger>,
     request: Box<dyn Fn(&Peer) -> Admission + Send + Sync>,
@@ -42,7 +41,6 @@ pub struct Recorder {
     event: Hook<u64>,
     timer: Hook<u64>,
     leave: Hook<LeaveReason>,
-    error: Box<dyn Fn(&Error) + Send + Sync>,
 }
 
 fn nothing<A>() -> Hook<A> {
@@ -50,7 +48,7 @@ fn nothing<A>() -> Hook<A> {
 }
 
 impl Recorder {
-    pub fn new() -> (Recorder, Watch) {
+    pub(crate) fn new() -> (Recorder, Watch) {
         let (tell, seen) = channel();
         let ledger = Arc::new(Ledger::default());
         let recorder = Recorder { tell: Some(tell), ledger: Arc::clone(&ledger), ..Recorder::silent() };
@@ -58,7 +56,7 @@ impl Recorder {
     }
 
     /// One that records nothing.
-    pub fn silent() -> Recorder {
+    pub(crate) fn silent() -> Recorder {
         Recorder {
             tell: None,
             ledger: Arc::default(),
@@ -69,46 +67,59 @@ impl Recorder {
             event: nothing(),
             timer: nothing(),
             leave: nothing(),
-            error: Box::new(|_| {}),
         }
     }
 
     /// One that sends every message back.
-    pub fn echo() -> (Recorder, Watch) {
+    pub(crate) fn echo() -> (Recorder, Watch) {
         let (recorder, watch) = Recorder::new();
         (recorder.on_recv(echo), watch)
     }
 
-    pub fn on_request(self, hook: impl Fn(&Peer) -> Admission + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_request(self, hook: impl Fn(&Peer) -> Admission + Send + Sync + 'static) -> Recorder {
         Recorder { request: Box::new(hook), ..self }
     }
 
-    pub fn on_join(self, hook: impl Fn(&mut Context<'_>, SessionId) + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_join(
+        self,
+        hook: impl Fn(&mut Context<'_>, SessionId) + Send + Sync + 'static,
+    ) -> Recorder {
         Recorder { join: Box::new(move |cx, id, ()| hook(cx, id)), ..self }
     }
 
-    pub fn on_recv(self, hook: impl Fn(&mut Context<'_>, SessionId, Message<'_>) + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_recv(
+        self,
+        hook: impl Fn(&mut Context<'_>, SessionId, Message<'_>) + Send + Sync + 'static,
+    ) -> Recorder {
         Recorder { recv: Box::new(hook), ..self }
     }
 
-    pub fn on_sent(self, hook: impl Fn(&mut Context<'_>, SessionId, Sent) + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_sent(
+        self,
+        hook: impl Fn(&mut Context<'_>, SessionId, Sent) + Send + Sync + 'static,
+    ) -> Recorder {
         Recorder { sent: Box::new(hook), ..self }
     }
 
-    pub fn on_event(self, hook: impl Fn(&mut Context<'_>, SessionId, u64) + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_event(
+        self,
+        hook: impl Fn(&mut Context<'_>, SessionId, u64) + Send + Sync + 'static,
+    ) -> Recorder {
         Recorder { event: Box::new(hook), ..self }
     }
 
-    pub fn on_timer(self, hook: impl Fn(&mut Context<'_>, SessionId, u64) + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_timer(
+        self,
+        hook: impl Fn(&mut Context<'_>, SessionId, u64) + Send + Sync + 'static,
+    ) -> Recorder {
         Recorder { timer: Box::new(hook), ..self }
     }
 
-    pub fn on_leave(self, hook: impl Fn(&mut Context<'_>, SessionId, LeaveReason) + Send + Sync + 'static) -> Recorder {
+    pub(crate) fn on_leave(
+        self,
+        hook: impl Fn(&mut Context<'_>, SessionId, LeaveReason) + Send + Sync + 'static,
+    ) -> Recorder {
         Recorder { leave: Box::new(hook), ..self }
-    }
-
-    pub fn on_error(self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Recorder {
-        Recorder { error: Box::new(hook), ..self }
     }
 
     fn tell(&self, seen: Seen) {
@@ -121,14 +132,14 @@ impl Recorder {
 }
 
 /// Sends a message back.
-pub fn echo(cx: &mut Context<'_>, id: SessionId, message: Message<'_>) {
+pub(crate) fn echo(cx: &mut Context<'_>, id: SessionId, message: Message<'_>) {
     let reply = cx.packet(message.bytes());
     cx.send(id, reply).ignore();
 }
 
 impl Handler for Recorder {
     fn on_connection_request(&self, peer: &Peer) -> Admission {
-        self.tell(Seen::Request(peer.remote));
+        self.tell(Seen::Request);
         (self.request)(peer)
     }
 
@@ -165,12 +176,11 @@ impl Handler for Recorder {
 
     fn on_error(&self, error: &Error) {
         self.tell(Seen::Error(error.clone()));
-        (self.error)(error);
     }
 }
 
 /// The test's view of a [`Recorder`]. What was looked past stays to be looked at.
-pub struct Watch {
+pub(crate) struct Watch {
     seen: Receiver<Seen>,
     backlog: RefCell<VecDeque<Seen>>,
     ledger: Arc<Ledger>,
@@ -179,7 +189,7 @@ pub struct Watch {
 impl Watch {
     /// The first thing seen, and not taken yet, that `pick` likes; waits for it.
     #[track_caller]
-    pub fn find<T>(&self, what: &str, pick: impl Fn(&Seen) -> Option<T>) -> T {
+    pub(crate) fn find<T>(&self, what: &str, pick: impl Fn(&Seen) -> Option<T>) -> T {
         let mut backlog = self.backlog.borrow_mut();
         if let Some((at, found)) = backlog.iter().enumerate().find_map(|(at, seen)| Some((at, pick(seen)?))) {
             backlog.remove(at);
@@ -199,17 +209,20 @@ impl Watch {
     }
 
     #[track_caller]
-    pub fn join(&self) -> SessionId {
+    pub(crate) fn join(&self) -> SessionId {
         self.join_of_peer().0
     }
 
     #[track_caller]
-    pub fn join_of_peer(&self) -> (SessionId, Peer) {
-        self.find("a join", |seen| if let Seen::Join(id, peer) = seen { Some((*id, peer.clone())) } else { None })
+    pub(crate) fn join_of_peer(&self) -> (SessionId, Peer) {
+        self.find(
+            "a join",
+            |seen| if let Seen::Join(id, peer) = seen { Some((*id, peer.clone())) } else { None },
+        )
     }
 
     #[track_caller]
-    pub fn recv(&self, id: SessionId) -> Vec<u8> {
+    pub(crate) fn recv(&self, id: SessionId) -> Vec<u8> {
         self.find("a message", |seen| match seen {
             Seen::Recv(from, bytes) if *from == id => Some(bytes.clone()),
             _ => None,
@@ -217,7 +230,7 @@ impl Watch {
     }
 
     #[track_caller]
-    pub fn event(&self, id: SessionId) -> u64 {
+    pub(crate) fn event(&self, id: SessionId) -> u64 {
         self.find("an event", |seen| match seen {
             Seen::Event(of, number) if *of == id => Some(*number),
             _ => None,
@@ -225,7 +238,7 @@ impl Watch {
     }
 
     #[track_caller]
-    pub fn timer(&self, id: SessionId) -> u64 {
+    pub(crate) fn timer(&self, id: SessionId) -> u64 {
         self.find("a timer", |seen| match seen {
             Seen::Timer(of, key) if *of == id => Some(*key),
             _ => None,
@@ -233,7 +246,7 @@ impl Watch {
     }
 
     #[track_caller]
-    pub fn leave(&self, id: SessionId) -> Leave {
+    pub(crate) fn leave(&self, id: SessionId) -> Leave {
         self.find("a leave", |seen| match seen {
             Seen::Leave(of, leave) if *of == id => Some(*leave),
             _ => None,
@@ -241,7 +254,7 @@ impl Watch {
     }
 
     #[track_caller]
-    pub fn error(&self, what: &str, of: impl Fn(&ErrorKind) -> bool) -> Error {
+    pub(crate) fn error(&self, what: &str, of: impl Fn(&ErrorKind) -> bool) -> Error {
         self.find(what, |seen| match seen {
             Seen::Error(error) if of(&error.kind) => Some(error.clone()),
             _ => None,
@@ -249,7 +262,7 @@ impl Watch {
     }
 
     /// Everything seen so far and not taken, without waiting.
-    pub fn rest(&self) -> Vec<Seen> {
+    pub(crate) fn rest(&self) -> Vec<Seen> {
         let mut backlog = self.backlog.borrow_mut();
         backlog.extend(self.seen.try_iter());
         backlog.drain(..).collect()
@@ -257,7 +270,7 @@ impl Watch {
 
     /// That callbacks came in the order of a session's life, and every join got its leave.
     #[track_caller]
-    pub fn check_ledger(&self) {
+    pub(crate) fn check_ledger(&self) {
         let book = self.ledger.book.lock().expect("nothing panics under this lock");
         assert!(book.faults.is_empty(), "{:?}", book.faults);
         let staying: Vec<_> = book.lives.iter().filter(|(_, left)| !**left).map(|(id, _)| id).collect();
@@ -287,7 +300,7 @@ impl Ledger {
             Seen::Recv(id, _) | Seen::Sent(id, _) | Seen::Event(id, _) | Seen::Timer(id, _) => {
                 book.lives.get(id) == Some(&false)
             }
-            Seen::Request(_) | Seen::Error(_) => true,
+            Seen::Request | Seen::Error(_) => true,
         };
         if !right {
             book.faults.push(format!("out of turn: {seen:?}"));
