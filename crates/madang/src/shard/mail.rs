@@ -1,6 +1,7 @@
 //! Reading the mailbox.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use madang_driver::Driver;
 
@@ -30,6 +31,11 @@ impl<D: Driver> Shard<D> {
             self.settle();
         }
         self.read_letters(LETTERS_A_TURN);
+        let refused = fabric.figures[self.core.shard].remote_full.load(Ordering::Relaxed);
+        if refused != self.refused_letters {
+            self.refused_letters = refused;
+            self.core.error_of(ErrorKind::MailboxFull, None, None);
+        }
     }
 
     fn read_letters(&mut self, most: usize) {

@@ -68,6 +68,8 @@ pub(crate) struct Shard<D: Driver> {
     batch: usize,
     /// Accepted sockets that the driver had no room for, and whether they have a place.
     unattached: Vec<(Incoming, bool)>,
+    /// Requests of other threads that were refused, as far as content was told.
+    refused_letters: u64,
     /// Sends that the driver had no room for.
     unsent: Vec<(Conn, Outgoing)>,
     /// After the kernel had no buffers: sends are tried again then, and later if that goes on.
@@ -112,6 +114,7 @@ impl<D: Driver> Shard<D> {
             completions: Vec::with_capacity(settings.turn_completions_max),
             batch: settings.turn_completions_max,
             unattached: Vec::new(),
+            refused_letters: 0,
             unsent: Vec::new(),
             unsent_until: Time::ZERO,
             unsent_pause: Duration::ZERO,
