@@ -192,7 +192,7 @@ impl<'a> Context<'a> {
     }
 
     /// As [`offload`](Context::offload), with the thread's own state (a database connection) that the factory given at
-    /// start made: see [`Builder::offload_state`](crate::LanServerBuilder::offload_state).
+    /// start made: see [`ServerBuilder::offload_state`](crate::ServerBuilder::offload_state).
     ///
     /// # Panics
     /// On the offload thread, when its state is no `S`; the session then leaves as with any panic of a job.

@@ -52,7 +52,7 @@ pub struct Figures {
     pub turns: u64,
     /// Time spent in turns, sleep not counted.
     pub busy: Duration,
-    /// The longest turn since the last figures were taken: what a message may have had to wait.
+    /// The longest turn since the start: what a message may have had to wait.
     pub longest_turn: Duration,
     /// The packet pool.
     pub pool: PoolFigures,
