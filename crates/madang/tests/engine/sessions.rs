@@ -333,6 +333,7 @@ fn s15_a_full_mailbox_says_so_and_a_disconnect_needs_no_room_in_it(driver: Drive
         assert_eq!(watch.event(id), number, "what was queued is delivered, and nothing else");
     }
     assert!(server.figures().full >= 6);
+    watch.error("the mailbox was full", |kind| *kind == madang::ErrorKind::MailboxFull);
     assert!(remote.send(id, remote.packet(b"room again")).is_queued());
     assert_eq!(peer.be32_next(), b"room again");
     finish(server, &watch);
