@@ -1,12 +1,13 @@
 //! A shard's deadlines.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use madang_driver::Time;
 
 /// Names a timer until it fired or was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TimerKey(Time, u64);
+pub(crate) struct TimerKey(Time, NonZeroU64);
 
 impl TimerKey {
     /// Whether its time has come.
@@ -23,16 +24,16 @@ impl TimerKey {
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     due: BTreeMap<TimerKey, T>,
-    serial: u64,
+    serial: NonZeroU64,
 }
 
 impl<T> Timers<T> {
     pub(crate) fn new() -> Timers<T> {
-        Timers { due: BTreeMap::new(), serial: 0 }
+        Timers { due: BTreeMap::new(), serial: NonZeroU64::MIN }
     }
 
     pub(crate) fn set(&mut self, at: Time, what: T) -> TimerKey {
-        self.serial += 1;
+        self.serial = self.serial.checked_add(1).expect("2^64 timers take longer than the machine lasts");
         let key = TimerKey(at, self.serial);
         self.due.insert(key, what);
         key

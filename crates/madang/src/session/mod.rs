@@ -15,6 +15,7 @@ pub(crate) use outbox::{Entry, Outbox, Queues};
 pub(crate) use table::Sessions;
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 
 use madang_driver::{Conn, Time};
 use madang_packet::PacketMut;
@@ -99,10 +100,26 @@ impl Session {
     }
 }
 
-/// The rest of a session.
+/// The rest of a session: what every one has, and [`Rare`], which most never need.
 pub(crate) struct Details {
     pub(crate) peer: Peer,
     pub(crate) joined_at: Time,
+    /// Since when the inbox holds the start of a frame.
+    pub(crate) partial_since: Option<Time>,
+    /// The periodic check of liveness.
+    pub(crate) check: Option<TimerKey>,
+    /// A foreign framing's state.
+    pub(crate) framing: Option<Guarded>,
+    pub(crate) user: Option<Box<dyn AnyUser>>,
+    /// The link it belongs to, in a client.
+    pub(crate) link: Option<u32>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What only some sessions have, or only once: apart, because an idle session is to cost little. It is read and written
+/// through [`Details`]; the first write makes it.
+#[derive(Default)]
+pub(crate) struct Rare {
     /// Valid while `life` is `Leaving`: why, set before anything else of the leave happens.
     pub(crate) reason: Option<LeaveReason>,
     /// Valid while `life` is `Leaving`: another thread's disconnect came first, and its reason is on its way to us. It was
@@ -113,23 +130,41 @@ pub(crate) struct Details {
     pub(crate) unsent: usize,
     /// Since when the queue is over its soft limit.
     pub(crate) over_soft_since: Option<Time>,
-    /// Since when the inbox holds the start of a frame.
-    pub(crate) partial_since: Option<Time>,
     /// Bytes read and thrown away while draining.
     pub(crate) drained_bytes: usize,
-    /// The periodic check of liveness.
-    pub(crate) check: Option<TimerKey>,
     /// The deadline of the leave.
     pub(crate) deadline: Option<TimerKey>,
     /// Content's timers, by their key in the shard's timers.
     pub(crate) timers: Vec<(u64, TimerKey)>,
     /// Groups it is in, with its place in each.
     pub(crate) groups: Vec<(GroupId, u32)>,
-    /// A foreign framing's state.
-    pub(crate) framing: Option<Guarded>,
-    pub(crate) user: Option<Box<dyn AnyUser>>,
-    /// The link it belongs to, in a client.
-    pub(crate) link: Option<u32>,
+}
+
+/// What a session has that needed none of it yet.
+static NOTHING: Rare = Rare {
+    reason: None,
+    reason_owed: false,
+    goodbye: None,
+    unsent: 0,
+    over_soft_since: None,
+    drained_bytes: 0,
+    deadline: None,
+    timers: Vec::new(),
+    groups: Vec::new(),
+};
+
+impl Deref for Details {
+    type Target = Rare;
+
+    fn deref(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Details {
+    fn deref_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 impl Details {
@@ -137,20 +172,12 @@ impl Details {
         Details {
             peer,
             joined_at,
-            reason: None,
-            reason_owed: false,
-            goodbye: None,
-            unsent: 0,
-            over_soft_since: None,
             partial_since: None,
-            drained_bytes: 0,
             check: None,
-            deadline: None,
-            timers: Vec::new(),
-            groups: Vec::new(),
             framing: None,
             user: None,
             link: None,
+            rare: None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::callbacks::Call;
 use super::core::after;
 use super::{Shard, Timer};
 use crate::framing::Wire;
+use crate::planted::{Planted, planted};
 use crate::settings::ms;
 use crate::{LeaveReason, SessionId, Settings};
 
@@ -26,6 +27,10 @@ impl<D: Driver> Shard<D> {
                     if let Some(details) = self.core.sessions.details(local) {
                         details.timers.retain(|(_, other)| *other != key);
                     }
+                    let id = match self.core.sessions.get(local) {
+                        Some(session) if planted(Planted::TimerWithoutSerial) => session.id,
+                        _ => id,
+                    };
                     if self.core.takes(local, id) {
                         self.call(local, id, Call::Timer(name));
                     }
@@ -58,7 +63,7 @@ impl<D: Driver> Shard<D> {
         let next = after(now, check_period_ms(settings, lan));
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         details.check = None;
-        if session.outbox.bytes() <= soft_bytes {
+        if details.over_soft_since.is_some() && session.outbox.bytes() <= soft_bytes {
             details.over_soft_since = None;
         }
         // While jobs hold the messages, or no receive is started for want of buffers, the silence and the half frame are
