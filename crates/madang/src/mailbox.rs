@@ -16,6 +16,8 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
 use madang_driver::Waker;
 
+use crate::planted::{Planted, planted};
+
 /// One shard's letter box.
 pub(crate) struct Mailbox<M, C> {
     messages: ArrayQueue<M>,
@@ -69,7 +71,7 @@ impl<M, C> Mailbox<M, C> {
         self.sleeping.store(true, Ordering::Relaxed);
         // Partner: the fence in `wake`.
         fence(Ordering::SeqCst);
-        if self.is_empty() {
+        if self.is_empty() || planted(Planted::WakeWithoutSecondLook) {
             return true;
         }
         self.sleeping.store(false, Ordering::Relaxed);

@@ -23,6 +23,7 @@ use self::nodes::Nodes;
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::letters::{EmbryoKey, Report, Word};
+use crate::planted::{Planted, planted};
 use crate::shard::{Core, Timer};
 use crate::user::{Content, stranger};
 use crate::{Admission, LeaveReason, Node, Settings};
@@ -219,7 +220,7 @@ impl Gate {
                 self.serve_doorstep(core);
             }
             Report::Left { shard, node } => {
-                self.places.leaving -= 1;
+                self.places.leaving -= usize::from(!planted(Planted::PlaceKept));
                 self.load[shard] -= 1;
                 if let Some((node, id)) = node {
                     self.nodes.left(&node, id);

@@ -12,6 +12,7 @@ use crate::fabric::{Fabric, refuse};
 use crate::figures::{Count, Counters};
 use crate::groups::{GroupId, Groups};
 use crate::letters::EmbryoKey;
+use crate::planted::{Planted, planted};
 use crate::session::{Entry, Gait, Life, Queues, Sessions};
 use crate::settings::ms;
 use crate::timers::Timers;
@@ -99,6 +100,12 @@ impl Core {
             Some((shard, _)) if shard != self.shard => Found::Elsewhere,
             // The directory knows of disconnects by other threads that have not reached us yet.
             Some((_, local)) if self.takes(local, id) && self.fabric.directory.is_live(id) => Found::Here(local),
+            Some((_, local))
+                if planted(Planted::SerialNotCompared)
+                    && self.sessions.get(local).is_some_and(|session| !session.is_leaving()) =>
+            {
+                Found::Here(local)
+            }
             Some(_) => Found::Gone,
         }
     }
@@ -127,6 +134,9 @@ impl Core {
         }
         let bytes = session.outbox.bytes() + len;
         if bytes > self.queue_hard_bytes || session.outbox.len() >= self.queue_hard_messages {
+            if planted(Planted::PacketLeaked) {
+                std::mem::forget(packet);
+            }
             return self.overflow(local);
         }
         self.queues.push(&mut session.outbox, Entry::Message(packet));
@@ -223,7 +233,8 @@ impl Core {
 
     /// Takes a membership back, and tells whoever moved into its place.
     pub(crate) fn leave_place(&mut self, (group, place): crate::groups::Membership) {
-        if let Some(moved) = self.groups.leave((group, place)) {
+        let moved = self.groups.leave((group, place));
+        if let Some(moved) = moved.filter(|_| !planted(Planted::GroupIndexStale)) {
             let details = self.sessions.details(moved).expect("a member is a session");
             let theirs = details.groups.iter_mut().find(|(other, _)| *other == group);
             theirs.expect("a member knows its membership").1 = place;

@@ -26,6 +26,7 @@ use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
 use crate::letters::{EmbryoKey, Report};
 use crate::session::{Details, Life, Outbox, Session};
+use crate::planted::{Planted, planted};
 use crate::timers::TimerKey;
 use crate::user::{Content, stranger};
 use crate::{LeaveReason, Node, Peer, Sent, SessionId};
@@ -554,7 +555,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn greeting_overdue(&mut self, key: EmbryoKey) {
         let Some(embryo) = self.embryos.by_key(key) else { return };
         let (remote, link) = (embryo.peer.remote, embryo.link);
-        if embryo.stage == Stage::Aborting {
+        if embryo.stage == Stage::Aborting || planted(Planted::GreetingWithoutEnd) {
             return;
         }
         if link.is_none() {
@@ -603,7 +604,7 @@ impl<D: Driver> Shard<D> {
             },
             Wire::Lan | Wire::Be32(_) => None,
         };
-        let Embryo { conn, peer, lan, inbox, receiving, paused, send_limit, link, sending, .. } = embryo;
+        let Embryo { conn, peer, lan, mut inbox, receiving, paused, send_limit, link, sending, .. } = embryo;
         debug_assert!(!sending || link.is_some(), "only a client's greeting may still be on its way");
         let greets = matches!(self.wire, Wire::Lan);
         let mut details = Details::new(peer.clone(), self.core.now);
@@ -648,7 +649,17 @@ impl<D: Driver> Shard<D> {
             let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
             self.core.fabric.report(Report::Joined { node });
         }
+        if planted(Planted::ReceiveBeforeJoin) {
+            self.core.sessions.get_mut(local).expect("it was just filled").life = Life::Joined;
+            if let Some(held) = &mut inbox {
+                self.receive(local, held.as_mut_slice());
+            }
+        }
         self.join(local, id, &peer);
+        if planted(Planted::FreedInsideJoin) && !self.core.takes(local, id) {
+            self.core.sessions.free(local);
+            return None;
+        }
         if self.core.takes(local, id) {
             if let Some(mut held) = inbox {
                 self.receive(local, held.as_mut_slice());

@@ -21,6 +21,7 @@ use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::Wire;
+use crate::planted::{Planted, planted};
 use crate::session::{Entry, Gait, Life};
 use crate::settings::ms;
 use crate::{LeaveReason, Sent};
@@ -63,7 +64,7 @@ impl<D: Driver> Shard<D> {
     /// Submits one send with what is queued, unless one is in flight: its completion comes back here.
     pub(super) fn flush_session(&mut self, local: u32) {
         let Some(session) = self.core.sessions.get_mut(local) else { return };
-        if session.sending || session.outbox.is_empty() || matches!(session.life, Life::Leaving(Gait::Aborting)) {
+        if session.sending && !planted(Planted::TwoSends) || session.outbox.is_empty() || matches!(session.life, Life::Leaving(Gait::Aborting)) {
             return;
         }
         let conn = session.conn;
@@ -96,8 +97,9 @@ impl<D: Driver> Shard<D> {
         session.spoke = true;
         session.in_flight = sent;
         self.core.counters.add(Count::Sends, 1);
-        if let Err(outgoing) = self.driver.send(conn, outgoing) {
-            self.unsent.push((conn, outgoing));
+        match self.driver.send(conn, outgoing) {
+            Err(outgoing) if !planted(Planted::SendLostOnFull) => self.unsent.push((conn, outgoing)),
+            _ => {}
         }
     }
 
@@ -181,7 +183,9 @@ impl<D: Driver> Shard<D> {
             Ok(bytes) => {
                 self.core.counters.add(Count::BytesOut, bytes as u64);
                 self.unsent_pause = Duration::ZERO;
-                outgoing.advance(bytes);
+                if !(planted(Planted::ShortWriteFromStart) && bytes < outgoing.len()) {
+                    outgoing.advance(bytes);
+                }
                 if !outgoing.is_empty() && !aborting {
                     // A short write: the rest of the same bytes goes first.
                     if let Err(outgoing) = self.driver.send(conn, outgoing) {

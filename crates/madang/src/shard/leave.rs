@@ -18,6 +18,7 @@ use super::{Shard, Timer};
 use crate::figures::Count;
 use crate::framing::Wire;
 use crate::letters::Report;
+use crate::planted::{Planted, planted};
 use crate::session::{Gait, Life};
 use crate::{Leave, LeaveReason, SessionId};
 
@@ -35,6 +36,21 @@ impl<D: Driver> Shard<D> {
             self.core.counters.sub(Count::Sessions, 1);
             if self.gate_counts() {
                 self.core.fabric.report(Report::Leaving);
+            }
+        }
+        if planted(Planted::LeaveTwice) {
+            let Some((session, details)) = self.core.sessions.both(local) else { return };
+            let leave = Leave {
+                reason: details.reason.expect("a leave has its reason first"),
+                peer: details.remote(),
+                duration: self.core.now.since(details.joined_at),
+                messages_unsent: session.outbox.len(),
+            };
+            self.call_leave(local, id, &leave);
+        }
+        if planted(Planted::UnsentDropped) {
+            if let Some(session) = self.core.sessions.get_mut(local) {
+                self.core.queues.clear(&mut session.outbox);
             }
         }
         if graceful {
@@ -57,7 +73,10 @@ impl<D: Driver> Shard<D> {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         session.inbox = None;
         let check = details.check.take();
-        let timers = std::mem::take(&mut details.timers);
+        let mut timers = std::mem::take(&mut details.timers);
+        if planted(Planted::TimerWithoutSerial) {
+            timers.clear();
+        }
         let groups = std::mem::take(&mut details.groups);
         for timer in check.into_iter().chain(timers.into_iter().map(|(_, timer)| timer)) {
             self.core.timers.cancel(timer);
@@ -99,7 +118,7 @@ impl<D: Driver> Shard<D> {
         let conn = session.conn;
         match session.life {
             Life::Leaving(Gait::Flushing) if session.outbox.is_empty() && !session.sending => {
-                if self.core.fabric.settings.abortive_close {
+                if self.core.fabric.settings.abortive_close || planted(Planted::CloseWithoutDrain) {
                     return self.abort(local);
                 }
                 if session.eof {
@@ -113,7 +132,11 @@ impl<D: Driver> Shard<D> {
                 self.resume_receive(local);
             }
             Life::Leaving(Gait::Draining) if session.eof && !session.in_flight() => self.finish(local),
-            Life::Leaving(Gait::Aborting) if !session.in_flight() => self.finish(local),
+            Life::Leaving(Gait::Aborting)
+                if !session.in_flight() || planted(Planted::RetireWithSend) && !session.receiving =>
+            {
+                self.finish(local);
+            }
             _ => {}
         }
     }

@@ -10,6 +10,7 @@ use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
+use crate::planted::{Planted, planted};
 use crate::session::{Gait, Life};
 use crate::{LeaveReason, SessionId};
 
@@ -19,10 +20,10 @@ impl<D: Driver> Shard<D> {
         self.fed();
         let now = self.core.now;
         let Some(session) = self.core.sessions.get_mut(local) else { return };
-        session.receiving = more;
+        session.receiving = more || planted(Planted::RearmOnResult);
         session.last_heard = now;
         match session.life {
-            Life::Joined if session.holds == 0 => self.receive(local, bytes),
+            Life::Joined if session.holds == 0 || planted(Planted::DeliveredDuringHold) => self.receive(local, bytes),
             Life::Joined | Life::Joining => self.keep(local, bytes),
             Life::Leaving(_) => self.drained(local, bytes.len()),
         }
@@ -51,7 +52,7 @@ impl<D: Driver> Shard<D> {
                 self.core.decide(local, reason, false);
             }
             // The end lies behind messages that wait for a job: their turn comes first.
-            _ if session.holds > 0 => {}
+            _ if session.holds > 0 && !planted(Planted::EndOvertakesHeld) => {}
             _ => self.peer_closed(local),
         }
     }
@@ -123,7 +124,7 @@ impl<D: Driver> Shard<D> {
             self.deliver(local, id, partial.as_mut_slice());
         }
         let used = self.deliver(local, id, bytes);
-        if used < bytes.len() && self.may_keep(local, id) {
+        if used < bytes.len() && self.may_keep(local, id) && !planted(Planted::PartialDropped) {
             self.keep(local, &bytes[used..]);
         }
     }
@@ -255,7 +256,8 @@ impl<D: Driver> Shard<D> {
     /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
     fn may_deliver(&self, local: u32, id: SessionId) -> bool {
         self.core.sessions.get(local).is_some_and(|session| {
-            session.id == id && session.life == Life::Joined && session.holds == 0
+            session.id == id && session.life == Life::Joined
+                && (session.holds == 0 || planted(Planted::DeliveredDuringHold))
         }) && self.core.fabric.directory.is_live(id)
     }
 
@@ -315,6 +317,9 @@ impl<D: Driver> Shard<D> {
     /// One job less holds the session's messages.
     pub(super) fn release_hold(&mut self, local: u32, id: SessionId) {
         let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else { return };
+        if planted(Planted::HoldForgotten) {
+            return;
+        }
         session.holds -= 1;
         if session.holds > 0 || session.is_leaving() {
             return;

@@ -767,7 +767,7 @@ impl Ledger {
         let unhurried = at < last.at + house.leave_timeout && !tale.in_hard_stop && !house.abortive_close;
         let by_it = reason == LeaveReason::Disconnected(last.code);
         let hastened = tale.cut_at.is_some_and(|cut| last.stream != OWN_SHARD && cut >= last.at);
-        let polite = peer.reads && !peer.leaves && !peer.is_hostile && peer.bytes <= house.drain_bytes_max;
+        let polite = !tale.panicked && !tale.job_panics && peer.reads && !peer.leaves && !peer.is_hostile && peer.bytes <= house.drain_bytes_max;
         if !(self.harmless && unhurried && by_it && polite && !hastened) {
             return;
         }
