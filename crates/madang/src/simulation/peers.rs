@@ -117,6 +117,8 @@ struct Line {
     greeted: bool,
     /// It has ended its direction, or all.
     is_over: bool,
+    /// It will end its direction behind what it has said.
+    fins: bool,
     is_half_closed: bool,
     said_goodbye: bool,
     asked: Option<Time>,
@@ -175,6 +177,7 @@ impl Seat {
         line.read(table, &mut ledger, calm);
         line.speak(table, &mut ledger, calm);
         line.write(table, &mut ledger);
+        line.fin();
         let is_gone = match line.peer.state() {
             PeerState::Connecting => false,
             PeerState::Open => false,
@@ -236,6 +239,7 @@ impl Seat {
             acts: 0,
             greeted: false,
             is_over: false,
+            fins: false,
             is_half_closed: false,
             said_goodbye: false,
             asked: None,
@@ -370,7 +374,7 @@ impl Line {
         if self.is_over || calm && self.gives_up(table, ledger) {
             return;
         }
-        if self.is_half_closed || !self.peer.is_open() {
+        if self.fins || !self.peer.is_open() {
             return;
         }
         if calm {
@@ -381,10 +385,7 @@ impl Line {
             let tale = ledger.peers.get_mut(&self.peer.local());
             if let Some(tale) = tale.filter(|tale| tale.says_goodbye || tale.is_hostile) {
                 tale.leaves = true;
-                if self.outgoing.is_empty() {
-                    self.is_half_closed = true;
-                    self.peer.shutdown_write();
-                }
+                self.fins = true;
                 return;
             }
             let now = table.world.now();
@@ -466,14 +467,17 @@ impl Line {
                     self.manners.talks = 0;
                     return;
                 }
-                // Behind all that it has said.
-                if self.outgoing.is_empty() {
+                if !self.fins {
+                    // Some last messages, and the end right behind them.
+                    self.fins = true;
+                    self.manners.talks = 0;
                     tale.leaves = true;
-                    self.is_half_closed = true;
-                    self.peer.shutdown_write();
+                    let says_more = !tale.says_goodbye && self.expects == Expects::Traffic;
+                    for _ in 0..if says_more { table.dice.below(6) } else { 0 } {
+                        self.say(table, ledger, 0);
+                    }
+                    ledger.did("peer half-closes");
                 }
-                self.manners.talks = 0;
-                ledger.did("peer half-closes");
             }
             Ending::Closes => {
                 tale.leaves = true;
@@ -531,6 +535,14 @@ impl Line {
         if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
             tale.whole = self.counter - self.ends.len() as u32;
             tale.bytes = self.written as usize;
+        }
+    }
+
+    /// Ends its direction once all that it has said is out.
+    fn fin(&mut self) {
+        if self.fins && self.outgoing.is_empty() && !self.is_half_closed && !self.is_over && self.peer.is_open() {
+            self.is_half_closed = true;
+            self.peer.shutdown_write();
         }
     }
 }

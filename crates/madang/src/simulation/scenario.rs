@@ -70,12 +70,12 @@ impl Scenario {
                 ..DriverSettings::default()
             },
             seats,
-            lives: dice.between(1, 4) as u32,
+            lives: dice.between(1, 12) as u32,
             rudeness: *pick(dice, &[0, 100_000, 300_000, 800_000]),
             pace: Duration::from_micros(*pick(dice, &[50, 500, 5_000, 30_000])),
             threads: dice.below(3) as u16,
             restarts: *pick(dice, &[0, 0, 1_500, 4_000]),
-            steps: dice.between(300, 4_000) as u32,
+            steps: dice.between(500, 8_000) as u32,
             settings,
             descriptors_max,
         }
@@ -140,7 +140,7 @@ fn draw_temper(dice: &mut Random, settings: &Settings) -> Temper {
         block: rate(20_000),
         disconnect: rate(60_000),
         last_word: rate(80_000),
-        offload: rate(150_000),
+        offload: rate(400_000),
         broadcast: rate(200_000),
         group: rate(300_000),
         post: rate(300_000),
