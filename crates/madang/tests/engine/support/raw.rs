@@ -41,11 +41,14 @@ impl Raw {
     /// From an address of loopback, so that the server can tell peers apart.
     #[track_caller]
     pub(crate) fn connect_from(local: [u8; 4], address: SocketAddr) -> Raw {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((local, 0)).into()).expect("all of 127.0.0.0/8 is ours");
-        socket.connect_timeout(&address.into(), PATIENCE).expect("the server listens");
-        Raw::over(socket.into()).expect("plain options")
+        Raw::try_connect_from(local, address).expect("the server listens")
+    }
+
+    pub(crate) fn try_connect_from(local: [u8; 4], address: SocketAddr) -> std::io::Result<Raw> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((local, 0)).into())?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Raw::over(socket.into())
     }
 
     fn over(stream: TcpStream) -> std::io::Result<Raw> {
