@@ -102,9 +102,10 @@ pub(super) struct Tale {
     /// Jobs whose answers its messages wait for.
     holds: u32,
     timers: BTreeMap<u64, Time>,
-    /// Groups that it is in for sure, and all that it may ever have been in.
+    /// Groups that it is in for sure; all that it may ever have been in; those about which other threads have a say.
     groups: BTreeSet<u64>,
     groups_ever: BTreeSet<u64>,
+    groups_contested: BTreeSet<u64>,
     leave: Option<(LeaveReason, Time)>,
     in_hard_stop: bool,
     /// The liveness phase: a question went all the way and its answer came back.
@@ -293,6 +294,7 @@ impl Ledger {
             timers: BTreeMap::new(),
             groups: BTreeSet::new(),
             groups_ever: BTreeSet::new(),
+            groups_contested: BTreeSet::new(),
             leave: None,
             in_hard_stop: false,
             has_answer: false,
@@ -671,17 +673,16 @@ impl Ledger {
 
     pub(super) fn group_changed(&mut self, id: SessionId, group: u64, joins: bool, caller: Caller) {
         let tale = self.tale(id);
-        let certain = caller.stream(tale) == OWN_SHARD;
+        if caller.stream(tale) != OWN_SHARD {
+            // Its letter is read some time later, between any two calls of the shard's own.
+            tale.groups_contested.insert(group);
+        }
         if joins {
             tale.groups_ever.insert(group);
-            if certain {
-                tale.groups.insert(group);
-            }
-        } else {
-            tale.groups.remove(&group);
         }
-        if !certain {
-            // Whichever way, the shard's own calls may come in between.
+        if joins && !tale.groups_contested.contains(&group) {
+            tale.groups.insert(group);
+        } else {
             tale.groups.remove(&group);
         }
     }
