@@ -324,7 +324,6 @@ impl<D: Driver> Shard<D> {
         if session.holds > 0 || session.is_leaving() {
             return;
         }
-        session.last_heard = self.core.now;
         // The silence meanwhile was ours.
         session.last_heard = self.core.now;
         self.receive_kept(local);
