@@ -6,6 +6,7 @@
 //! | `serve` | an echo server, with the settings of a file |
 //! | `dummy` | many simple clients that judge an echo server |
 //! | `load` | as much traffic as an echo server takes, and its latencies |
+//! | `sim` | whole servers in the simulated world, from seeds |
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -22,6 +23,7 @@ mod log;
 mod process;
 mod serve;
 mod signals;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ enum Command {
     Dummy(dummy::Options),
     /// Load an echo server as hard as it goes, or at an even pace, and measure its latencies
     Load(load::Options),
+    /// Run whole servers in the simulated world, from seeds: thousands, or one again
+    Sim(sim::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Dummy(options) => dummy::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Sim(options) => sim::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
