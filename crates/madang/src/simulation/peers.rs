@@ -177,7 +177,7 @@ impl Seat {
         line.read(table, &mut ledger, calm);
         line.speak(table, &mut ledger, calm);
         line.write(table, &mut ledger);
-        line.fin();
+        line.fin(&mut ledger);
         let is_gone = match line.peer.state() {
             PeerState::Connecting => false,
             PeerState::Open => false,
@@ -539,10 +539,13 @@ impl Line {
     }
 
     /// Ends its direction once all that it has said is out.
-    fn fin(&mut self) {
+    fn fin(&mut self, ledger: &mut Ledger) {
         if self.fins && self.outgoing.is_empty() && !self.is_half_closed && !self.is_over && self.peer.is_open() {
             self.is_half_closed = true;
             self.peer.shutdown_write();
+            if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+                tale.fins = true;
+            }
         }
     }
 }
