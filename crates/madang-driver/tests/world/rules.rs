@@ -162,11 +162,6 @@ fn a_receive_before_the_connect_has_ended() {
 }
 
 #[test]
-fn a_pause_of_a_receive_that_is_not_started() {
-    check("paused while it is started", |scene| scene.driver.recv_pause(scene.conn));
-}
-
-#[test]
 fn a_driver_after_its_shutdown() {
     check("after shutdown", |scene| {
         scene.driver.shutdown(Duration::ZERO);
