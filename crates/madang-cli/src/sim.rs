@@ -88,7 +88,9 @@ fn verdict(clean: bool) -> ExitCode {
 }
 
 fn range(options: &Options) -> anyhow::Result<(u64, u64)> {
-    let Some(seeds) = &options.seeds else { return Ok((options.from, options.from.saturating_add(options.count))) };
+    let Some(seeds) = &options.seeds else {
+        return Ok((options.from, options.from.saturating_add(options.count)));
+    };
     let (from, to) = seeds.split_once("..").context("--seeds is FROM..TO, such as 0..10000")?;
     let (from, to) = (from.parse()?, to.parse()?);
     if from >= to {
@@ -108,7 +110,8 @@ fn batch(from: u64, to: u64, threads: u8) -> (Tally, Vec<Report>) {
             if seed >= to {
                 break;
             }
-            let report = if seed % RUN_TWICE_EVERY == 0 { simulation::run_twice(seed) } else { simulation::run(seed) };
+            let report =
+                if seed % RUN_TWICE_EVERY == 0 { simulation::run_twice(seed) } else { simulation::run(seed) };
             tally.add(&report);
             if report.violation.is_some() {
                 failed.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +151,9 @@ fn find_bugs(name: &str, options: &Options) -> anyhow::Result<ExitCode> {
     println!("|---|---|---|---|");
     let mut all_found = true;
     for bug in bugs {
-        let found = (from..to).map(|seed| simulation::run_planted(seed, bug)).find(|report| report.violation.is_some());
+        let found = (from..to)
+            .map(|seed| simulation::run_planted(seed, bug))
+            .find(|report| report.violation.is_some());
         let result = match found.map(|report| (report.seed, report.violation)) {
             Some((seed, Some(violation))) => format!("{} | {}", seed - from + 1, violation.rule),
             _ => {

@@ -27,7 +27,13 @@ impl LanClient {
 
     /// Begins a client with settings from elsewhere.
     pub fn with(settings: Settings) -> ClientBuilder {
-        ClientBuilder { settings, protocol: Protocol::Lan, make_state: no_state(), links: vec![], problem: None }
+        ClientBuilder {
+            settings,
+            protocol: Protocol::Lan,
+            make_state: no_state(),
+            links: vec![],
+            problem: None,
+        }
     }
 }
 
@@ -83,7 +89,10 @@ impl ClientBuilder {
     }
 
     /// Gives each offload thread a state of its own; see [`ServerBuilder::offload_state`](crate::ServerBuilder::offload_state).
-    pub fn offload_state<S: Any>(mut self, make: impl Fn(usize) -> S + Send + Sync + 'static) -> ClientBuilder {
+    pub fn offload_state<S: Any>(
+        mut self,
+        make: impl Fn(usize) -> S + Send + Sync + 'static,
+    ) -> ClientBuilder {
         self.make_state = Arc::new(move |thread| Box::new(make(thread)) as Box<dyn Any>);
         self
     }
@@ -105,7 +114,8 @@ impl ClientBuilder {
             return Err(problem.into());
         }
         let ClientBuilder { settings, protocol, make_state, links, .. } = self;
-        let plan = Plan { settings, protocol, content: Content::Handler(handler), make_state, is_server: false };
+        let plan =
+            Plan { settings, protocol, content: Content::Handler(handler), make_state, is_server: false };
         let client = Client { running: Some(plan.start()?), cells: Mutex::default() };
         for route in links {
             client.connect(route);
@@ -116,7 +126,10 @@ impl ClientBuilder {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder").field("settings", &self.settings).field("links", &self.links).finish_non_exhaustive()
+        f.debug_struct("ClientBuilder")
+            .field("settings", &self.settings)
+            .field("links", &self.links)
+            .finish_non_exhaustive()
     }
 }
 

@@ -70,7 +70,11 @@ impl<'a> Context<'a> {
             }
         }
         drop(shares);
-        if elsewhere { self.core.fabric.send_many(sessions, packet, Some(self.core.shard)) } else { Answer::Queued }
+        if elsewhere {
+            self.core.fabric.send_many(sessions, packet, Some(self.core.shard))
+        } else {
+            Answer::Queued
+        }
     }
 
     /// One packet to every joined session of this server or client.
@@ -123,7 +127,12 @@ impl<'a> Context<'a> {
 
     /// Sends a last message behind all that is queued, and leaves in good order; see
     /// [`Remote::send_and_disconnect`].
-    pub fn send_and_disconnect(&mut self, session: SessionId, packet: impl Into<Packet>, code: u32) -> Answer {
+    pub fn send_and_disconnect(
+        &mut self,
+        session: SessionId,
+        packet: impl Into<Packet>,
+        code: u32,
+    ) -> Answer {
         let packet = packet.into();
         match self.core.find(session) {
             Found::Here(local) => self.core.queue_last(local, packet, LeaveReason::Disconnected(code)),
@@ -147,7 +156,11 @@ impl<'a> Context<'a> {
         let most = self.core.fabric.settings.session_timers_max;
         let Found::Here(local) = self.core.find(session) else { return self.core.gone() };
         let details = self.core.sessions.details(local).expect("a session has details");
-        let old = details.timers.iter().position(|(other, _)| *other == key).map(|at| details.timers.swap_remove(at));
+        let old = details
+            .timers
+            .iter()
+            .position(|(other, _)| *other == key)
+            .map(|at| details.timers.swap_remove(at));
         if details.timers.len() >= most {
             return Answer::Full;
         }
@@ -203,7 +216,9 @@ impl<'a> Context<'a> {
         J: FnOnce(&mut S) -> T + Send + 'static,
         F: FnOnce(&mut Context<'_>, SessionId, T) + Send + 'static,
     {
-        let job = |state: &mut dyn Any| job(state.downcast_mut().expect("the offload state has the type that the job asks for"));
+        let job = |state: &mut dyn Any| {
+            job(state.downcast_mut().expect("the offload state has the type that the job asks for"))
+        };
         self.offload_job(session, true, job, ignoring_user(then))
     }
 
@@ -219,7 +234,9 @@ impl<'a> Context<'a> {
         F: FnOnce(&mut U, &mut Context<'_>, T) + Send + 'static,
     {
         let then = |cx: &mut Context<'_>, _, user: Option<&mut dyn Any>, result| {
-            let user = user.and_then(|user| user.downcast_mut()).expect("the session's user object has the type asked for");
+            let user = user
+                .and_then(|user| user.downcast_mut())
+                .expect("the session's user object has the type asked for");
             then(user, cx, result);
         };
         self.offload_job(session, true, move |_| job(), then)

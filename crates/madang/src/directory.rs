@@ -47,8 +47,9 @@ impl Directory {
     /// From its return on, every thread's sends answer `Gone`.
     pub(crate) fn leave(&self, id: SessionId) -> bool {
         // AcqRel: whoever wins has seen the join, and what the loser does after sees the leave.
-        self.word(id)
-            .is_some_and(|word| word.compare_exchange(id.to_u64(), 0, Ordering::AcqRel, Ordering::Acquire).is_ok())
+        self.word(id).is_some_and(|word| {
+            word.compare_exchange(id.to_u64(), 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        })
     }
 }
 

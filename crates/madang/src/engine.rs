@@ -2,10 +2,10 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
@@ -80,11 +80,18 @@ impl StopReport {
 
 impl Plan {
     /// Checks the settings and makes what the shards share.
-    pub(crate) fn assemble(&self, jobs: Arc<dyn Jobs>, serials: SerialSource) -> Result<Arc<Fabric>, StartError> {
+    pub(crate) fn assemble(
+        &self,
+        jobs: Arc<dyn Jobs>,
+        serials: SerialSource,
+    ) -> Result<Arc<Fabric>, StartError> {
         let settings = &self.settings;
         settings.check()?;
-        let serials =
-            if planted(Planted::SerialsRestart) { SerialSource::World(Arc::new(AtomicU64::new(1))) } else { serials };
+        let serials = if planted(Planted::SerialsRestart) {
+            SerialSource::World(Arc::new(AtomicU64::new(1)))
+        } else {
+            serials
+        };
         if self.is_server && self.protocol.greets() && !is_inside(settings.bind.ip(), settings) {
             let problem = format!(
                 "a LAN server's framing is not protected, so it listens on loopback or private addresses only, and {} is \
@@ -98,12 +105,15 @@ impl Plan {
         }
         let slots = settings.slots_per_shard();
         let layout = SlotLayout::new(settings.workers, slots).expect("the settings were checked");
-        let policy = if self.is_server { Policy::Keep } else { Policy::GiveBack { keep_bytes: CLIENT_KEEP_BYTES } };
+        let policy =
+            if self.is_server { Policy::Keep } else { Policy::GiveBack { keep_bytes: CLIENT_KEEP_BYTES } };
         Ok(Arc::new(Fabric {
             directory: Directory::new(layout),
             mailboxes: (0..settings.workers).map(|_| Mailbox::new(settings.mailbox_messages_max)).collect(),
             figures: (0..settings.workers).map(|_| ShardFigures::default()).collect(),
-            depot: Depot::new(PoolSettings::default().policy(policy).budget_bytes(settings.pool_budget_bytes)),
+            depot: Depot::new(
+                PoolSettings::default().policy(policy).budget_bytes(settings.pool_budget_bytes),
+            ),
             protocol: self.protocol.clone(),
             content: self.content.clone(),
             settings: self.settings.clone(),
@@ -133,18 +143,25 @@ impl Plan {
         .map_err(thread_error)?;
 
         let (tell, started) = mpsc::channel();
-        let mut running =
-            Running { fabric: Arc::clone(&fabric), address: None, driver: driver.name(), shards: vec![], jobs, offload };
+        let mut running = Running {
+            fabric: Arc::clone(&fabric),
+            address: None,
+            driver: driver.name(),
+            shards: vec![],
+            jobs,
+            offload,
+        };
         for shard in 0..plan.settings.workers {
             let (fabric, tell) = (Arc::clone(&fabric), tell.clone());
-            let spawned = std::thread::Builder::new().name(format!("madang-shard-{shard}")).spawn(move || {
-                if let Some(core) = fabric.settings.cores.get(shard) {
-                    if let Err(error) = madang_driver::pin_thread(*core) {
-                        tracing::warn!(shard, core, %error, "the shard could not be pinned to its core");
+            let spawned =
+                std::thread::Builder::new().name(format!("madang-shard-{shard}")).spawn(move || {
+                    if let Some(core) = fabric.settings.cores.get(shard) {
+                        if let Err(error) = madang_driver::pin_thread(*core) {
+                            tracing::warn!(shard, core, %error, "the shard could not be pinned to its core");
+                        }
                     }
-                }
-                ShardThread { shard, fabric, tell }.run(driver)
-            });
+                    ShardThread { shard, fabric, tell }.run(driver)
+                });
             match spawned {
                 Ok(thread) => running.shards.push(thread),
                 Err(error) => {
@@ -306,15 +323,19 @@ impl UseDriver for ShardThread {
 }
 
 /// Opens the listener.
-pub(crate) fn open_gate<D: Driver>(driver: &mut D, fabric: &Fabric) -> Result<(Gate, SocketAddr), StartError> {
+pub(crate) fn open_gate<D: Driver>(
+    driver: &mut D,
+    fabric: &Fabric,
+) -> Result<(Gate, SocketAddr), StartError> {
     let settings = &fabric.settings;
     let options =
         ListenOptions { address: settings.bind, backlog: settings.backlog, socket: socket_options(settings) };
     match driver.listen(&options) {
         Ok((listener, address)) => Ok((Gate::new(listener, fabric.protocol.greets(), settings), address)),
-        Err(error) => {
-            Err(StartError::Listen { address: settings.bind, reason: format!("{}{}", error.error, error.remedy()) })
-        }
+        Err(error) => Err(StartError::Listen {
+            address: settings.bind,
+            reason: format!("{}{}", error.error, error.remedy()),
+        }),
     }
 }
 
@@ -341,9 +362,11 @@ pub(crate) fn socket_options(settings: &Settings) -> SocketOptions {
 }
 
 /// For the incarnation: grows with every start.
-#[expect(clippy::disallowed_methods, reason = "read once at start, before there is a driver; no deadline depends on it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "read once at start, before there is a driver; no deadline depends on it"
+)]
 fn wall_clock_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(1, |since| since.as_millis() as u64)
 }
-

@@ -55,11 +55,14 @@ impl Fabric {
     }
 
     pub(crate) fn group(&self, id: SessionId, group: GroupId, join: bool) -> Answer {
-        self.deliver(id, |id| if join { Letter::JoinGroup { id, group } } else { Letter::LeaveGroup { id, group } })
+        self.deliver(id, |id| {
+            if join { Letter::JoinGroup { id, group } } else { Letter::LeaveGroup { id, group } }
+        })
     }
 
     fn deliver(&self, id: SessionId, letter: impl FnOnce(SessionId) -> Letter) -> Answer {
-        let Some((shard, _)) = self.directory.layout().locate(id).filter(|_| self.directory.is_live(id)) else {
+        let Some((shard, _)) = self.directory.layout().locate(id).filter(|_| self.directory.is_live(id))
+        else {
             if let Some(figures) = self.figures.first() {
                 figures.remote_gone.fetch_add(1, Ordering::Relaxed);
             }
@@ -100,7 +103,8 @@ impl Fabric {
     }
 
     pub(crate) fn send_group(&self, group: GroupId, packet: &Packet, except: Option<usize>) -> Answer {
-        refuse(packet).unwrap_or_else(|| self.push_all(except, || Letter::SendGroup { group, packet: packet.clone() }))
+        refuse(packet)
+            .unwrap_or_else(|| self.push_all(except, || Letter::SendGroup { group, packet: packet.clone() }))
     }
 
     /// One letter for each shard that owns some of `ids`, but `except`.
@@ -111,8 +115,11 @@ impl Fabric {
         let layout = self.directory.layout();
         let mut answer = Answer::Queued;
         for shard in (0..self.mailboxes.len()).filter(|shard| Some(*shard) != except) {
-            let theirs: Arc<[SessionId]> =
-                ids.iter().copied().filter(|id| layout.locate(*id).is_some_and(|(at, _)| at == shard)).collect();
+            let theirs: Arc<[SessionId]> = ids
+                .iter()
+                .copied()
+                .filter(|id| layout.locate(*id).is_some_and(|(at, _)| at == shard))
+                .collect();
             if !theirs.is_empty() {
                 match self.push(shard, Letter::SendMany { ids: theirs, packet: packet.clone() }) {
                     Answer::Queued => {}

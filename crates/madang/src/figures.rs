@@ -153,9 +153,15 @@ impl Counters {
 
 /// Sums the shards up.
 pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
-    let total = |what: Count| shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).sum::<u64>();
-    let most = |what: Count| shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).max().unwrap_or(0);
-    let remote = |word: fn(&ShardFigures) -> &AtomicU64| shards.iter().map(|shard| word(shard).load(Ordering::Relaxed)).sum::<u64>();
+    let total = |what: Count| {
+        shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).sum::<u64>()
+    };
+    let most = |what: Count| {
+        shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).max().unwrap_or(0)
+    };
+    let remote = |word: fn(&ShardFigures) -> &AtomicU64| {
+        shards.iter().map(|shard| word(shard).load(Ordering::Relaxed)).sum::<u64>()
+    };
     let mut leaves = [0; LeaveReason::COUNT];
     for shard in shards {
         for (sum, word) in leaves.iter_mut().zip(&shard.leaves) {

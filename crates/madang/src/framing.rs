@@ -29,7 +29,9 @@ impl ForeignFraming {
     where
         F: Framing + 'static,
     {
-        ForeignFraming(Protocol::Custom(Arc::new(move |limit, seed| Box::new(make(limit, seed)) as Box<dyn Framing>)))
+        ForeignFraming(Protocol::Custom(Arc::new(move |limit, seed| {
+            Box::new(make(limit, seed)) as Box<dyn Framing>
+        })))
     }
 }
 
@@ -85,7 +87,9 @@ impl Guarded {
     fn guard<R>(&mut self, call: impl FnOnce(&mut dyn Framing) -> R) -> Option<R> {
         let framing = &mut *self.framing;
         // Unwind safety: after a panic the connection ends, and the framing is asked nothing more.
-        catch_unwind(AssertUnwindSafe(|| call(framing))).map_err(|panic| self.panic = Some(panic_text(&*panic))).ok()
+        catch_unwind(AssertUnwindSafe(|| call(framing)))
+            .map_err(|panic| self.panic = Some(panic_text(&*panic)))
+            .ok()
     }
 }
 
@@ -94,7 +98,9 @@ impl Framing for Guarded {
         let found = self.guard(|framing| framing.find(bytes)).unwrap_or(Err(Guarded::PANICKED))?;
         let right = match found {
             Find::Frame { len } => (1..=bytes.len()).contains(&len),
-            Find::Need { total } => total > bytes.len() && total <= self.limit.saturating_add(self.overhead.total()),
+            Find::Need { total } => {
+                total > bytes.len() && total <= self.limit.saturating_add(self.overhead.total())
+            }
         };
         if right { Ok(found) } else { Err(Guarded::BROKEN) }
     }

@@ -136,7 +136,9 @@ impl Serials {
             };
             // Relaxed: only the numbers have to differ; nothing else is published by taking a block.
             let start = counter
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| (at <= SERIAL_MAX).then_some(at + Self::BLOCK))
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| {
+                    (at <= SERIAL_MAX).then_some(at + Self::BLOCK)
+                })
                 .ok()?;
             self.next = start;
             self.end = start + Self::BLOCK;

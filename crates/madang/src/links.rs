@@ -56,7 +56,8 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn add(&mut self, spec: LinkSpec) {
-        let state = LinkState { pause: Duration::ZERO, down: None, told: false, dropped: false, redial: None, spec };
+        let state =
+            LinkState { pause: Duration::ZERO, down: None, told: false, dropped: false, redial: None, spec };
         self.links.push((state.spec.link, state));
     }
 

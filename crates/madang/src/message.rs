@@ -28,7 +28,10 @@ impl<'a> Message<'a> {
     }
 
     /// Bytes of the whole message.
-    #[expect(clippy::len_without_is_empty, reason = "`is_empty` is the reader's: whether anything is left to read")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "`is_empty` is the reader's: whether anything is left to read"
+    )]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -55,14 +55,16 @@ pub(crate) trait Jobs: Send + Sync {
 impl Job {
     /// Runs it, on whatever thread that is, and says what came of it.
     pub(crate) fn perform(self, state: &mut dyn Any) -> (usize, Finished) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(state))).map_err(|panic| panic_text(&*panic));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| (self.run)(state))).map_err(|panic| panic_text(&*panic));
         (self.shard, Finished { session: self.session, holds: self.holds, outcome })
     }
 }
 
 /// The words of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("(a panic without words)").chars().take(256).collect()
 }
 
@@ -124,7 +126,8 @@ pub(crate) fn start_threads(
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     (0..threads)
         .map(|number| {
-            let (queue, fabric, make_state) = (Arc::clone(queue), Weak::clone(fabric), Arc::clone(make_state));
+            let (queue, fabric, make_state) =
+                (Arc::clone(queue), Weak::clone(fabric), Arc::clone(make_state));
             std::thread::Builder::new().name(format!("madang-offload-{number}")).spawn(move || {
                 let mut state = make_state(number);
                 while let Some(job) = queue.next() {

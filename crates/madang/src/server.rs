@@ -104,7 +104,10 @@ impl ServerBuilder {
 
     /// Gives each offload thread a state of its own, made on that thread: a database connection for
     /// [`Context::offload_with`](crate::Context::offload_with).
-    pub fn offload_state<S: Any>(mut self, make: impl Fn(usize) -> S + Send + Sync + 'static) -> ServerBuilder {
+    pub fn offload_state<S: Any>(
+        mut self,
+        make: impl Fn(usize) -> S + Send + Sync + 'static,
+    ) -> ServerBuilder {
         self.make_state = Arc::new(move |thread| Box::new(make(thread)) as Box<dyn Any>);
         self
     }
@@ -162,7 +165,9 @@ pub struct Stopped {
 
 /// Why a stop was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("stop was called from a callback or an offloaded job: it waits for that very thread; call it from another one")]
+#[error(
+    "stop was called from a callback or an offloaded job: it waits for that very thread; call it from another one"
+)]
 pub struct StopError;
 
 impl Server {

@@ -258,10 +258,12 @@ impl Settings {
             let mut one = table.clone();
             one.insert(key.clone(), value.clone());
             // One key at a time, so that the error can name it.
-            Settings::deserialize(toml::Value::Table(one)).map_err(|error| SettingError::new(&key, error.message()))?;
+            Settings::deserialize(toml::Value::Table(one))
+                .map_err(|error| SettingError::new(&key, error.message()))?;
             table.insert(key, value);
         }
-        Settings::deserialize(toml::Value::Table(table)).map_err(|error| SettingError::new("(file)", error.message()))
+        Settings::deserialize(toml::Value::Table(table))
+            .map_err(|error| SettingError::new("(file)", error.message()))
     }
 
     /// Reads settings from a TOML file.
@@ -270,8 +272,9 @@ impl Settings {
     /// The file cannot be read, or as [`from_toml`](Settings::from_toml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Settings, SettingError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| SettingError::new("(file)", format!("cannot read {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            SettingError::new("(file)", format!("cannot read {}: {error}", path.display()))
+        })?;
         Settings::from_toml(&text)
     }
 
@@ -318,7 +321,10 @@ impl Settings {
             return wrong("workers", "at most 256");
         }
         if crate::id::SlotLayout::new(self.workers, self.slots_per_shard()).is_none() {
-            return wrong("max_sessions", "workers times sessions (with slack) must fit 24 bits: lower one of them");
+            return wrong(
+                "max_sessions",
+                "workers times sessions (with slack) must fit 24 bits: lower one of them",
+            );
         }
         if madang_wire::FrameLimit::new(self.frame_limit_bytes).is_none() {
             return wrong("frame_limit_bytes", "1 to 16777215");
@@ -336,7 +342,10 @@ impl Settings {
             return wrong("heartbeat_ms", "10 to 600000");
         }
         if self.dead_after_ms <= self.heartbeat_ms {
-            return wrong("dead_after_ms", "must be above heartbeat_ms: a peer is not dead before the next beat");
+            return wrong(
+                "dead_after_ms",
+                "must be above heartbeat_ms: a peer is not dead before the next beat",
+            );
         }
         if u32::try_from(self.dead_after_ms).is_err() {
             return wrong("dead_after_ms", "at most 4294967295");
@@ -350,7 +359,10 @@ impl Settings {
             }
         }
         if !self.secret.is_empty() {
-            return wrong("secret", "sealed links are not there yet (they come with the WAN framing); leave it out");
+            return wrong(
+                "secret",
+                "sealed links are not there yet (they come with the WAN framing); leave it out",
+            );
         }
         Ok(())
     }

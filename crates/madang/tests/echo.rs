@@ -3,7 +3,9 @@
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use madang::{Context, DriverChoice, Handler, LanClient, LanServer, Leave, LeaveReason, Message, Peer, SessionId};
+use madang::{
+    Context, DriverChoice, Handler, LanClient, LanServer, Leave, LeaveReason, Message, Peer, SessionId,
+};
 
 struct Echo;
 

@@ -35,8 +35,12 @@ fn check(driver: DriverChoice) {
                 let burst = frame.repeat(150);
                 let mut echo = vec![0; burst.len()];
                 for round in 0..ROUNDS {
-                    stream.write_all(&burst).unwrap_or_else(|error| panic!("peer {peer}, round {round}: {error}"));
-                    stream.read_exact(&mut echo).unwrap_or_else(|error| panic!("peer {peer}, round {round}: {error}"));
+                    stream
+                        .write_all(&burst)
+                        .unwrap_or_else(|error| panic!("peer {peer}, round {round}: {error}"));
+                    stream
+                        .read_exact(&mut echo)
+                        .unwrap_or_else(|error| panic!("peer {peer}, round {round}: {error}"));
                     assert!(echo == burst, "peer {peer}, round {round}: altered");
                 }
             })

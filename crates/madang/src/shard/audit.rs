@@ -14,7 +14,8 @@ impl<D: Driver> Shard<D> {
             return fail("settled", "something that was decided was not done".to_owned());
         }
         let settings = &core.fabric.settings;
-        let mut in_flight = self.embryos.in_flight() + usize::from(self.gate.as_ref().is_some_and(|gate| !gate.is_closed()));
+        let mut in_flight =
+            self.embryos.in_flight() + usize::from(self.gate.as_ref().is_some_and(|gate| !gate.is_closed()));
         for local in 0..core.sessions.end() {
             let Some(session) = core.sessions.get(local) else { continue };
             let id = session.id;
@@ -23,7 +24,9 @@ impl<D: Driver> Shard<D> {
             let reads = session.receiving || starves || session.eof;
             match session.life {
                 Life::Joining => return fail("I5", format!("{id} is still joining after the turn")),
-                Life::Leaving(Gait::Decided { .. }) => return fail("settled", format!("{id}'s leave did not begin")),
+                Life::Leaving(Gait::Decided { .. }) => {
+                    return fail("settled", format!("{id}'s leave did not begin"));
+                }
                 Life::Joined if !reads && session.holds == 0 => {
                     return fail("I10", format!("{id} neither receives nor waits for a buffer"));
                 }
@@ -42,7 +45,13 @@ impl<D: Driver> Shard<D> {
                 return fail("I8", format!("{id} has {} bytes queued", session.outbox.bytes()));
             }
             if session.inbox.as_ref().is_some_and(|inbox| inbox.len() > inbox_max) {
-                return fail("I8", format!("{id} keeps {} bytes of input", session.inbox.as_ref().map_or(0, |inbox| inbox.len())));
+                return fail(
+                    "I8",
+                    format!(
+                        "{id} keeps {} bytes of input",
+                        session.inbox.as_ref().map_or(0, |inbox| inbox.len())
+                    ),
+                );
             }
             let live = core.fabric.directory.is_live(id);
             if session.is_leaving() && live {
@@ -55,11 +64,17 @@ impl<D: Driver> Shard<D> {
         in_flight -= self.unsent.len();
         let told = self.driver.figures().in_flight;
         if in_flight != told {
-            return fail("I6", format!("the shard counts {in_flight} operations in flight, the driver {told}"));
+            return fail(
+                "I6",
+                format!("the shard counts {in_flight} operations in flight, the driver {told}"),
+            );
         }
         let mailbox = &core.fabric.mailboxes[core.shard];
         if mailbox.is_asleep() && !mailbox.is_empty() {
-            return fail("I10", format!("letters wait for shard {}, which sleeps and was not woken", core.shard));
+            return fail(
+                "I10",
+                format!("letters wait for shard {}, which sleeps and was not woken", core.shard),
+            );
         }
         Ok(())
     }
@@ -84,8 +99,12 @@ impl<D: Driver> Shard<D> {
     /// Whether nothing is under way: no leave, no embryo, no queue.
     pub(crate) fn is_quiet(&self) -> bool {
         let core = &self.core;
-        let leaving = (0..core.sessions.end()).any(|local| core.sessions.get(local).is_some_and(|session| session.is_leaving()));
-        !leaving && self.embryos.is_empty() && core.queues.bytes() == 0 && self.unsent.is_empty()
+        let leaving = (0..core.sessions.end())
+            .any(|local| core.sessions.get(local).is_some_and(|session| session.is_leaving()));
+        !leaving
+            && self.embryos.is_empty()
+            && core.queues.bytes() == 0
+            && self.unsent.is_empty()
             && core.fabric.mailboxes[core.shard].is_empty()
     }
 }

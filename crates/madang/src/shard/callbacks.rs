@@ -25,7 +25,9 @@ impl<D: Driver> Shard<D> {
     /// Calls content for a session. A panic is caught here: the session leaves, everything else goes on.
     pub(super) fn call(&mut self, local: u32, id: SessionId, call: Call<'_>) {
         let user = match self.core.sessions.get(local) {
-            Some(session) if session.has_user => self.core.sessions.details(local).and_then(|details| details.user.take()),
+            Some(session) if session.has_user => {
+                self.core.sessions.details(local).and_then(|details| details.user.take())
+            }
             _ => None,
         };
         let content = &self.content;

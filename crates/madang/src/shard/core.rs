@@ -99,7 +99,9 @@ impl Core {
             None => Found::Gone,
             Some((shard, _)) if shard != self.shard => Found::Elsewhere,
             // The directory knows of disconnects by other threads that have not reached us yet.
-            Some((_, local)) if self.takes(local, id) && self.fabric.directory.is_live(id) => Found::Here(local),
+            Some((_, local)) if self.takes(local, id) && self.fabric.directory.is_live(id) => {
+                Found::Here(local)
+            }
             Some((_, local))
                 if planted(Planted::SerialNotCompared)
                     && self.sessions.get(local).is_some_and(|session| !session.is_leaving()) =>
@@ -225,7 +227,9 @@ impl Core {
 
     pub(crate) fn leave_group(&mut self, local: u32, group: GroupId) -> Answer {
         let Some(details) = self.sessions.details(local) else { return self.gone() };
-        let Some(at) = details.groups.iter().position(|(other, _)| *other == group) else { return Answer::Queued };
+        let Some(at) = details.groups.iter().position(|(other, _)| *other == group) else {
+            return Answer::Queued;
+        };
         let membership = details.groups.swap_remove(at);
         self.leave_place(membership);
         Answer::Queued

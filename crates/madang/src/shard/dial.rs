@@ -25,11 +25,14 @@ impl<D: Driver> Shard<D> {
     pub(super) fn link_drop(&mut self, link: u32) {
         let Some(state) = self.links.get(link) else { return };
         state.dropped = true;
-        let (redial, session) = (state.redial.take(), SessionId::from_u64(state.spec.cell.load(Ordering::Acquire)));
+        let (redial, session) =
+            (state.redial.take(), SessionId::from_u64(state.spec.cell.load(Ordering::Acquire)));
         if let Some(redial) = redial {
             self.core.timers.cancel(redial);
         }
-        if let Some(local) = session.and_then(|id| self.core.fabric.directory.layout().locate(id)).map(|(_, local)| local) {
+        if let Some(local) =
+            session.and_then(|id| self.core.fabric.directory.layout().locate(id)).map(|(_, local)| local)
+        {
             self.core.decide(local, crate::LeaveReason::Disconnected(0), true);
         }
         self.embryos_of_link_stop(link);
@@ -54,7 +57,8 @@ impl<D: Driver> Shard<D> {
         let socket = crate::engine::socket_options(&self.core.fabric.settings);
         match self.driver.connect(&ConnectOptions { remote, local, socket }) {
             Ok(conn) => {
-                let unknown = SocketAddr::new(if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
+                let unknown =
+                    SocketAddr::new(if remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
                 self.embryo_of_link(conn, stranger(remote, local.unwrap_or(unknown)), link);
             }
             Err(ConnectError::Full) => self.link_down(link),

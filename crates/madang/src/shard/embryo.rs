@@ -25,8 +25,8 @@ use crate::error::{ErrorKind, LinkDown};
 use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
 use crate::letters::{EmbryoKey, Report};
-use crate::session::{Details, Life, Outbox, Session};
 use crate::planted::{Planted, planted};
+use crate::session::{Details, Life, Outbox, Session};
 use crate::timers::TimerKey;
 use crate::user::{Content, stranger};
 use crate::{LeaveReason, Node, Peer, Sent, SessionId};
@@ -133,9 +133,14 @@ impl Embryos {
         let kept = |embryo: &Embryo| embryo.inbox.as_ref().map_or(0, |inbox| inbox.len());
         let overdue = |embryo: &&Embryo| embryo.stage != Stage::Aborting && embryo.deadline.is_due(now);
         let embryos = || self.places.iter().flatten();
-        embryos().find(overdue).map(|embryo| format!("embryo {:?} outlives its deadline", embryo.peer.remote)).or_else(
-            || embryos().find(|embryo| kept(embryo) > inbox_max).map(|embryo| format!("an embryo keeps {} bytes", kept(embryo))),
-        )
+        embryos()
+            .find(overdue)
+            .map(|embryo| format!("embryo {:?} outlives its deadline", embryo.peer.remote))
+            .or_else(|| {
+                embryos()
+                    .find(|embryo| kept(embryo) > inbox_max)
+                    .map(|embryo| format!("an embryo keeps {} bytes", kept(embryo)))
+            })
     }
 }
 
@@ -166,7 +171,11 @@ impl<D: Driver> Shard<D> {
     fn not_adopted(&mut self, placed: bool) {
         self.core.counters.add(Count::Failed, 1);
         let shard = self.core.shard;
-        self.core.fabric.report(if placed { Report::NotJoined { shard } } else { Report::EmbryoGone { shard } });
+        self.core.fabric.report(if placed {
+            Report::NotJoined { shard }
+        } else {
+            Report::EmbryoGone { shard }
+        });
     }
 
     /// Starts the connection of a link.
@@ -177,7 +186,8 @@ impl<D: Driver> Shard<D> {
     fn embryo(&mut self, conn: Conn, peer: Peer, stage: Stage, link: Option<u32>) -> u32 {
         let key = self.embryos.reserve();
         let settings = &self.core.fabric.settings;
-        let patience = if link.is_some() { settings.connect_timeout_ms } else { settings.greeting_timeout_ms };
+        let patience =
+            if link.is_some() { settings.connect_timeout_ms } else { settings.greeting_timeout_ms };
         let deadline = self.core.timers.set(after(self.core.now, patience), Timer::Greeting(key));
         let lan = match link {
             Some(_) => LanFraming::client(self.frame_limit),
@@ -222,7 +232,11 @@ impl<D: Driver> Shard<D> {
                 }
                 embryo.stage = Stage::ExpectWelcome;
                 let mut frame = [0; lan::CONTROL_FRAME_MAX];
-                let len = self.core.own_greeting(self.frame_limit).to_frame(&mut frame).expect("the names were checked");
+                let len = self
+                    .core
+                    .own_greeting(self.frame_limit)
+                    .to_frame(&mut frame)
+                    .expect("the names were checked");
                 self.embryo_send(index, &frame[..len]);
                 self.embryo_receive(index);
             }
@@ -232,7 +246,9 @@ impl<D: Driver> Shard<D> {
                 debug_assert_eq!(self.connections.of(conn), Some(Owner::Embryo(index)));
                 let down = match error {
                     NetError::Refused => LinkDown::ConnectionRefused,
-                    NetError::AddrNotAvailable | NetError::AddrInUse | NetError::TooManyFiles => LinkDown::Local,
+                    NetError::AddrNotAvailable | NetError::AddrInUse | NetError::TooManyFiles => {
+                        LinkDown::Local
+                    }
                     _ => LinkDown::Unreachable,
                 };
                 self.embryo_gone(index, down);
@@ -258,7 +274,9 @@ impl<D: Driver> Shard<D> {
         embryo.receiving = more;
         let serial = embryo.serial;
         match embryo.stage {
-            Stage::ExpectGreeting | Stage::ExpectWelcome | Stage::ExpectPlace => self.embryo_bytes(index, bytes),
+            Stage::ExpectGreeting | Stage::ExpectWelcome | Stage::ExpectPlace => {
+                self.embryo_bytes(index, bytes)
+            }
             Stage::Refusing | Stage::Aborting | Stage::Connecting => {}
         }
         // It may have become a session, or be gone.
@@ -349,7 +367,8 @@ impl<D: Driver> Shard<D> {
             match opened.kind {
                 Kind::Greeting => self.greeted(index, payload),
                 Kind::Refusal => {
-                    let reason = Refusal::from_payload(payload).map_or(RefusalReason::Malformed, |refusal| refusal.reason);
+                    let reason = Refusal::from_payload(payload)
+                        .map_or(RefusalReason::Malformed, |refusal| refusal.reason);
                     self.embryo_down(index, LinkDown::Refused(reason));
                 }
                 Kind::Welcome => {
@@ -436,7 +455,12 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A send of an embryo ended.
-    pub(super) fn embryo_sent(&mut self, index: u32, mut outgoing: Outgoing, result: Result<usize, NetError>) {
+    pub(super) fn embryo_sent(
+        &mut self,
+        index: u32,
+        mut outgoing: Outgoing,
+        result: Result<usize, NetError>,
+    ) {
         let Some(embryo) = self.embryos.get(index) else { return };
         let conn = embryo.conn;
         embryo.sending = false;
@@ -683,7 +707,10 @@ impl<D: Driver> Shard<D> {
             self.core.error_of(ErrorKind::SerialsExhausted, None, None);
             return None;
         };
-        Some((local, SessionId::new(self.core.fabric.directory.layout().slot(self.core.shard, local), serial)))
+        Some((
+            local,
+            SessionId::new(self.core.fabric.directory.layout().slot(self.core.shard, local), serial),
+        ))
     }
 
     /// No slot, no serial or no framing: the embryo lives on just long enough to be reset.
@@ -708,7 +735,8 @@ impl<D: Driver> Shard<D> {
             dead_after_ms: settings.dead_after_ms as u32,
         };
         let mut frames = [0; 2 * lan::CONTROL_FRAME_MAX];
-        let mut len = self.core.own_greeting(self.frame_limit).to_frame(&mut frames).expect("the names were checked");
+        let mut len =
+            self.core.own_greeting(self.frame_limit).to_frame(&mut frames).expect("the names were checked");
         len += welcome.to_frame(&mut frames[len..]).expect("the heartbeat was checked");
         self.core.queue_control(local, &frames[..len]);
     }

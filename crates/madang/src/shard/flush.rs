@@ -64,7 +64,10 @@ impl<D: Driver> Shard<D> {
     /// Submits one send with what is queued, unless one is in flight: its completion comes back here.
     pub(super) fn flush_session(&mut self, local: u32) {
         let Some(session) = self.core.sessions.get_mut(local) else { return };
-        if session.sending && !planted(Planted::TwoSends) || session.outbox.is_empty() || matches!(session.life, Life::Leaving(Gait::Aborting)) {
+        if session.sending && !planted(Planted::TwoSends)
+            || session.outbox.is_empty()
+            || matches!(session.life, Life::Leaving(Gait::Aborting))
+        {
             return;
         }
         let conn = session.conn;
@@ -82,7 +85,11 @@ impl<D: Driver> Shard<D> {
             Err(Unsendable::Seal(error)) => {
                 outgoing.clear();
                 self.spare.push(outgoing);
-                let panic = self.core.sessions.details(local).and_then(|details| details.framing.as_mut()?.take_panic());
+                let panic = self
+                    .core
+                    .sessions
+                    .details(local)
+                    .and_then(|details| details.framing.as_mut()?.take_panic());
                 let (kind, reason) = match panic {
                     Some(words) => (ErrorKind::Panic(words), LeaveReason::HandlerPanic),
                     None => (ErrorKind::Seal(error), LeaveReason::System),
@@ -119,7 +126,9 @@ impl<D: Driver> Shard<D> {
         let head = match wire {
             Wire::Lan => lan::HEADER,
             Wire::Be32(_) => be32::HEADER,
-            Wire::Custom(_) => details.framing.as_ref().expect("a foreign session has its framing").overhead().total(),
+            Wire::Custom(_) => {
+                details.framing.as_ref().expect("a foreign session has its framing").overhead().total()
+            }
         };
         let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
         let mut chunk: Option<PacketMut> = None;
@@ -152,7 +161,8 @@ impl<D: Driver> Shard<D> {
                         Wire::Lan => into.bytes(&lan::header(Kind::Message, len as u32)),
                         Wire::Be32(_) => into.bytes(&be32::header(len as u32)),
                         Wire::Custom(_) => {
-                            let framing = details.framing.as_mut().expect("a foreign session has its framing");
+                            let framing =
+                                details.framing.as_mut().expect("a foreign session has its framing");
                             seal(framing, into, &packet).map_err(Unsendable::Seal)?;
                             total += copied;
                             continue;
@@ -175,10 +185,16 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A send of a session ended.
-    pub(super) fn session_sent(&mut self, local: u32, mut outgoing: Outgoing, result: Result<usize, NetError>) {
+    pub(super) fn session_sent(
+        &mut self,
+        local: u32,
+        mut outgoing: Outgoing,
+        result: Result<usize, NetError>,
+    ) {
         let Some(session) = self.core.sessions.get_mut(local) else { return };
         let conn = session.conn;
-        let aborting = matches!(session.life, Life::Leaving(Gait::Aborting | Gait::Decided { graceful: false }));
+        let aborting =
+            matches!(session.life, Life::Leaving(Gait::Aborting | Gait::Decided { graceful: false }));
         match result {
             Ok(bytes) => {
                 self.core.counters.add(Count::BytesOut, bytes as u64);

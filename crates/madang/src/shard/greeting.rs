@@ -24,7 +24,8 @@ impl Core {
         if theirs.app_version < settings.app_version_min {
             return Err(RefusalReason::AppVersion);
         }
-        if theirs.schema_hash != settings.schema_hash && theirs.schema_hash != 0 && settings.schema_hash != 0 {
+        if theirs.schema_hash != settings.schema_hash && theirs.schema_hash != 0 && settings.schema_hash != 0
+        {
             return Err(RefusalReason::Schema);
         }
         Ok(())

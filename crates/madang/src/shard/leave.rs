@@ -104,7 +104,8 @@ impl<D: Driver> Shard<D> {
         details.unsent += self.core.queues.clear(&mut session.outbox);
         let conn = session.conn;
         if self.withdraw_unsent(conn) {
-            let (session, details) = self.core.sessions.both(local).expect("the session was there a moment ago");
+            let (session, details) =
+                self.core.sessions.both(local).expect("the session was there a moment ago");
             session.sending = false;
             details.unsent += std::mem::take(&mut session.in_flight).messages;
         }
@@ -159,7 +160,9 @@ impl<D: Driver> Shard<D> {
 
     /// Patience with a leave is over: reset.
     pub(super) fn leave_overdue(&mut self, local: u32, id: SessionId) {
-        if let Some((session, details)) = self.core.sessions.both(local).filter(|(session, _)| session.id == id) {
+        if let Some((session, details)) =
+            self.core.sessions.both(local).filter(|(session, _)| session.id == id)
+        {
             details.deadline = None;
             if !matches!(session.life, Life::Leaving(Gait::Aborting)) {
                 self.abort(local);

@@ -8,11 +8,11 @@ use madang_driver::Driver;
 use super::callbacks::Call;
 use super::core::{Found, after};
 use super::{Shard, Stopping};
-use crate::{Answer, LeaveReason};
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::letters::{Letter, Report, Word};
 use crate::offload::Finished;
+use crate::{Answer, LeaveReason};
 
 /// Letters read in one turn: the rest waits, so that a flood from other threads cannot keep completions waiting.
 const LETTERS_A_TURN: usize = 4_096;

@@ -29,8 +29,8 @@ use std::time::Duration;
 use madang_driver::{Completion, Conn, Driver, Incoming, Leaked, NetError, Outgoing, Time, Wait};
 use madang_wire::FrameLimit;
 
-pub(crate) use self::core::{Core, Found, Timer};
 use self::connections::{Connections, Owner};
+pub(crate) use self::core::{Core, Found, Timer};
 use self::embryo::Embryos;
 use crate::error::ErrorKind;
 use crate::fabric::Fabric;
@@ -227,7 +227,8 @@ impl<D: Driver> Shard<D> {
         let counters = &mut self.core.counters;
         counters.add(Count::Turns, 1);
         counters.add(Count::BusyNanos, busy.as_nanos() as u64);
-        counters.set(Count::LongestTurnNanos, counters.get(Count::LongestTurnNanos).max(busy.as_nanos() as u64));
+        counters
+            .set(Count::LongestTurnNanos, counters.get(Count::LongestTurnNanos).max(busy.as_nanos() as u64));
         counters.set(Count::Queued, self.core.queues.bytes() as u64);
         counters.set(Count::Embryos, self.embryos.len() as u64);
         counters.publish(&self.core.fabric.figures[self.core.shard]);
@@ -379,7 +380,8 @@ impl<D: Driver> Shard<D> {
 
     fn owner_of_session(&self, id: SessionId) -> Option<u32> {
         let (shard, local) = self.core.fabric.directory.layout().locate(id)?;
-        (shard == self.core.shard && self.core.sessions.get(local).is_some_and(|session| session.id == id)).then_some(local)
+        (shard == self.core.shard && self.core.sessions.get(local).is_some_and(|session| session.id == id))
+            .then_some(local)
     }
 }
 
@@ -387,13 +389,17 @@ impl<D: Driver> Shard<D> {
 fn reason_of(error: NetError) -> crate::LeaveReason {
     use crate::LeaveReason;
     match error {
-        NetError::Reset | NetError::BrokenPipe | NetError::Aborted | NetError::NotConnected | NetError::Cancelled => {
-            LeaveReason::PeerReset
-        }
+        NetError::Reset
+        | NetError::BrokenPipe
+        | NetError::Aborted
+        | NetError::NotConnected
+        | NetError::Cancelled => LeaveReason::PeerReset,
         NetError::TimedOut | NetError::HostUnreachable | NetError::NetworkUnreachable | NetError::Refused => {
             LeaveReason::Unreachable
         }
-        NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles => LeaveReason::SystemExhausted,
+        NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles => {
+            LeaveReason::SystemExhausted
+        }
         _ => LeaveReason::System,
     }
 }

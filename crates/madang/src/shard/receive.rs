@@ -23,7 +23,9 @@ impl<D: Driver> Shard<D> {
         session.receiving = more || planted(Planted::RearmOnResult);
         session.last_heard = now;
         match session.life {
-            Life::Joined if session.holds == 0 || planted(Planted::DeliveredDuringHold) => self.receive(local, bytes),
+            Life::Joined if session.holds == 0 || planted(Planted::DeliveredDuringHold) => {
+                self.receive(local, bytes)
+            }
             Life::Joined | Life::Joining => self.keep(local, bytes),
             Life::Leaving(_) => self.drained(local, bytes.len()),
         }
@@ -170,11 +172,15 @@ impl<D: Driver> Shard<D> {
     }
 
     fn find(&mut self, local: u32, partial: &mut PacketMut) -> Result<Find, FrameError> {
-        let Some((session, details)) = self.core.sessions.both(local) else { return Err(FrameError::NotOneFrame) };
+        let Some((session, details)) = self.core.sessions.both(local) else {
+            return Err(FrameError::NotOneFrame);
+        };
         match &self.wire {
             Wire::Lan => session.lan.as_ref().expect("a LAN session has its framing").find(partial),
             Wire::Be32(be32) => be32.find(partial),
-            Wire::Custom(_) => details.framing.as_mut().expect("a foreign session has its framing").find(partial),
+            Wire::Custom(_) => {
+                details.framing.as_mut().expect("a foreign session has its framing").find(partial)
+            }
         }
     }
 
@@ -187,7 +193,9 @@ impl<D: Driver> Shard<D> {
                 self.deliver_frames(local, id, &mut framing, bytes)
             }
             Wire::Lan => {
-                let Some(mut framing) = self.core.sessions.get_mut(local).and_then(|session| session.lan.take()) else {
+                let Some(mut framing) =
+                    self.core.sessions.get_mut(local).and_then(|session| session.lan.take())
+                else {
                     return 0;
                 };
                 let outcome = self.deliver_frames(local, id, &mut framing, bytes);
@@ -197,7 +205,9 @@ impl<D: Driver> Shard<D> {
                 outcome
             }
             Wire::Custom(_) => {
-                let Some(mut framing) = self.core.sessions.details(local).and_then(|details| details.framing.take()) else {
+                let Some(mut framing) =
+                    self.core.sessions.details(local).and_then(|details| details.framing.take())
+                else {
                     return 0;
                 };
                 let outcome = self.deliver_frames(local, id, &mut framing, bytes);
@@ -256,7 +266,8 @@ impl<D: Driver> Shard<D> {
     /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
     fn may_deliver(&self, local: u32, id: SessionId) -> bool {
         self.core.sessions.get(local).is_some_and(|session| {
-            session.id == id && session.life == Life::Joined
+            session.id == id
+                && session.life == Life::Joined
                 && (session.holds == 0 || planted(Planted::DeliveredDuringHold))
         }) && self.core.fabric.directory.is_live(id)
     }
@@ -270,7 +281,9 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Kind::Goodbye => {
-                if let (Ok(goodbye), Some(details)) = (Goodbye::from_payload(payload), self.core.sessions.details(local)) {
+                if let (Ok(goodbye), Some(details)) =
+                    (Goodbye::from_payload(payload), self.core.sessions.details(local))
+                {
                     details.goodbye = Some(LeaveReason::PeerGoodbye(goodbye.reason));
                 }
             }
@@ -281,7 +294,8 @@ impl<D: Driver> Shard<D> {
 
     /// Answers a ping, once a turn at most: a peer that only pings gets no queue of pongs.
     fn pong(&mut self, local: u32, ping: Heartbeat) {
-        let queued = self.core.sessions.get(local).is_some_and(|session| session.outbox.len() < Self::PONG_QUEUE_MAX);
+        let queued =
+            self.core.sessions.get(local).is_some_and(|session| session.outbox.len() < Self::PONG_QUEUE_MAX);
         if queued {
             self.core.queue_control(local, &ping.pong());
         }
@@ -316,7 +330,9 @@ impl<D: Driver> Shard<D> {
 
     /// One job less holds the session's messages.
     pub(super) fn release_hold(&mut self, local: u32, id: SessionId) {
-        let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else { return };
+        let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else {
+            return;
+        };
         if planted(Planted::HoldForgotten) {
             return;
         }
@@ -327,7 +343,9 @@ impl<D: Driver> Shard<D> {
         // The silence meanwhile was ours.
         session.last_heard = self.core.now;
         self.receive_kept(local);
-        let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else { return };
+        let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else {
+            return;
+        };
         if session.holds > 0 || session.is_leaving() {
             return;
         }

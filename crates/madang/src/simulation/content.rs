@@ -11,8 +11,8 @@ use madang_packet::{Packet, PacketMut};
 use super::ledger::{Audience, Caller, Ledger};
 use super::payload::{ANSWER, ENGINE_LEN_MIN, MARKER, Payload};
 use crate::{
-    Admission, Answer, Context, Error, ErrorKind, Event, GroupId, Handler, Leave, Lobby, Message, Peer, Remote, Sent,
-    SessionId, User,
+    Admission, Answer, Context, Error, ErrorKind, Event, GroupId, Handler, Leave, Lobby, Message, Peer,
+    Remote, Sent, SessionId, User,
 };
 
 /// The words of the panics that content means.
@@ -245,7 +245,8 @@ impl Content {
     }
 
     fn last_word(&self, ledger: &mut Ledger, hands: &mut impl Hands, caller: Caller, target: SessionId) {
-        let len = length(&mut ledger.dice, self.temper.len_max.min(200)).min(ledger.houses[self.house].frame_limit);
+        let len =
+            length(&mut ledger.dice, self.temper.len_max.min(200)).min(ledger.houses[self.house].frame_limit);
         ledger.did("send_and_disconnect");
         let number = ledger.number(self.house, caller, Audience::One(target), len);
         let packet = hands.packet(&Payload::Engine { number, flags: 0 }.bytes(len));
@@ -263,7 +264,8 @@ impl Content {
             0 => Audience::All,
             1 => Audience::Group(ledger.dice.below(GROUPS)),
             _ => {
-                let mut ids: Vec<SessionId> = (0..ledger.dice.below(6)).map(|_| self.target(ledger, None)).collect();
+                let mut ids: Vec<SessionId> =
+                    (0..ledger.dice.below(6)).map(|_| self.target(ledger, None)).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 let dice = &mut ledger.dice;
@@ -314,7 +316,9 @@ impl Content {
             17u32
         };
         let content = self.clone();
-        let then = move |cx: &mut Context<'_>, id: SessionId, result: u32| content.job_done(cx, id, me, ordered, result);
+        let then = move |cx: &mut Context<'_>, id: SessionId, result: u32| {
+            content.job_done(cx, id, me, ordered, result)
+        };
         let answer = if ordered { cx.offload(me, job, then) } else { cx.offload_unordered(me, job, then) };
         if ledger.answered(me, answer, "offload", self.house) {
             ledger.did(if ordered { "offload" } else { "offload_unordered" });
@@ -328,7 +332,14 @@ impl Content {
         }
     }
 
-    fn job_done(&self, cx: &mut Context<'_>, id: SessionId, asked_for: SessionId, ordered: bool, result: u32) {
+    fn job_done(
+        &self,
+        cx: &mut Context<'_>,
+        id: SessionId,
+        asked_for: SessionId,
+        ordered: bool,
+        result: u32,
+    ) {
         let mut ledger = self.open();
         ledger.is_called(id, "then");
         if id != asked_for || result != 17 {
@@ -432,9 +443,13 @@ impl Content {
                 ledger.fail("no panic", format!("the engine panicked inside a callback: {text}"));
             }
             ErrorKind::Malformed(what) => {
-                let hostile = error.peer.and_then(|peer| ledger.peers.get(&peer)).is_some_and(|peer| peer.is_hostile);
+                let hostile =
+                    error.peer.and_then(|peer| ledger.peers.get(&peer)).is_some_and(|peer| peer.is_hostile);
                 if !hostile {
-                    ledger.fail("I1", format!("{:?} is malformed ({what}), and its peer is not hostile", error.session));
+                    ledger.fail(
+                        "I1",
+                        format!("{:?} is malformed ({what}), and its peer is not hostile", error.session),
+                    );
                 }
             }
             _ => {}

@@ -200,12 +200,18 @@ impl House {
         ledger.note(|| format!("shard {index} of house {} has stopped", self.number));
         let left_over = desk.shard.left_over();
         if !left_over.is_empty() {
-            ledger.fail("I7", format!("shard {index} of house {} ends with {}", self.number, left_over.join(", ")));
+            ledger.fail(
+                "I7",
+                format!("shard {index} of house {} ends with {}", self.number, left_over.join(", ")),
+            );
         }
         drop(ledger);
         let leaked = desk.shard.end();
         if !leaked.is_none() {
-            self.ledger.lock().expect("nothing panics under this lock").fail("I7", format!("a driver ends with {leaked}"));
+            self.ledger
+                .lock()
+                .expect("nothing panics under this lock")
+                .fail("I7", format!("a driver ends with {leaked}"));
         }
         if life.seats.iter().all(Option::is_none) {
             self.end();
@@ -235,7 +241,11 @@ impl House {
             ("joins, the declined among them", joins + declined, figures.joins),
             ("leaves of all joins", joins, leaves),
             ("leaves counted", figures.left(), leaves + declined),
-            ("sessions, leaving ones, embryos, queued bytes", 0, figures.sessions + figures.sessions_leaving + figures.embryos + figures.queued_bytes),
+            (
+                "sessions, leaving ones, embryos, queued bytes",
+                0,
+                figures.sessions + figures.sessions_leaving + figures.embryos + figures.queued_bytes,
+            ),
         ];
         if life.fabric.is_server {
             let ends = figures.refused + figures.failed + figures.joins;
@@ -252,7 +262,8 @@ impl House {
     /// Looks whether a stop takes too long.
     pub(super) fn look(&self) {
         if let Some(since) = self.life.as_ref().and_then(|life| life.stops_since) {
-            let patience = Duration::from_millis(self.plan.settings.leave_timeout_ms) + Duration::from_secs(12);
+            let patience =
+                Duration::from_millis(self.plan.settings.leave_timeout_ms) + Duration::from_secs(12);
             if self.world.now().since(since) > patience {
                 let what = format!("house {} was asked to stop at {since:?} and has not", self.number);
                 self.ledger.lock().expect("nothing panics under this lock").fail("I21", what);
@@ -279,7 +290,9 @@ impl House {
         let desks = self.life.iter().flat_map(|life| life.seats.iter().enumerate());
         let living = desks.filter_map(|(index, desk)| desk.as_ref().map(|desk| (index, desk)));
         living
-            .map(|(index, Desk { shard, wait, .. })| format!("house {} shard {index}, {wait:?}, {shard:?}", self.number))
+            .map(|(index, Desk { shard, wait, .. })| {
+                format!("house {} shard {index}, {wait:?}, {shard:?}", self.number)
+            })
             .collect()
     }
 

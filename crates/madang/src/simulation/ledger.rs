@@ -346,7 +346,9 @@ impl Ledger {
             Some(tale) if tale.stage == Stage::Joining => {
                 self.fail("I5", format!("{callback} for {id} before its on_join returned"));
             }
-            Some(Tale { cut_at: Some(at), cut_here, .. }) if *cut_here || matches!(callback, "on_recv" | "on_event") => {
+            Some(Tale { cut_at: Some(at), cut_here, .. })
+                if *cut_here || matches!(callback, "on_recv" | "on_event") =>
+            {
                 let ago = now.since(*at);
                 self.fail("S8", format!("{callback} for {id}, which was disconnected {ago:?} ago"));
             }
@@ -377,7 +379,8 @@ impl Ledger {
                     Some(peer) if peer.key == key => {
                         let begun = peer.begun;
                         if counter != expected || counter >= begun {
-                            let what = format!("{id} gets message {counter} where {expected} of {begun} was next");
+                            let what =
+                                format!("{id} gets message {counter} where {expected} of {begun} was next");
                             self.fail("I3", what);
                         }
                     }
@@ -408,7 +411,9 @@ impl Ledger {
         match self.sessions.get(&id).map(|tale| tale.stage) {
             None => return self.fail("I2", format!("{id} leaves, which never joined")),
             Some(Stage::Left) => return self.fail("I2", format!("{id} leaves twice")),
-            Some(Stage::Joining) => return self.fail("I5", format!("{id} leaves before its on_join returned")),
+            Some(Stage::Joining) => {
+                return self.fail("I5", format!("{id} leaves before its on_join returned"));
+            }
             Some(Stage::Joined) => {}
         }
         if let Err(why) = self.is_plausible(id, leave.reason) {
@@ -427,7 +432,10 @@ impl Ledger {
         if let Some(peer) = self.peers.get(&remote).filter(|_| in_order && !cut).filter(fins) {
             if arrived != peer.whole {
                 let whole = peer.whole;
-                self.fail("I3", format!("{id}: {arrived} of {whole} messages came before the peer's orderly end"));
+                self.fail(
+                    "I3",
+                    format!("{id}: {arrived} of {whole} messages came before the peer's orderly end"),
+                );
             }
         }
         self.bury(id);
@@ -460,9 +468,10 @@ impl Ledger {
         let peer = if house.is_server { self.peers.get(&tale.remote) } else { None };
         let ok = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
         match reason {
-            PeerClosed | PeerReset => {
-                ok(!self.harmless || peer.is_none_or(|peer| peer.leaves || peer.is_hostile), "its peer stayed")
-            }
+            PeerClosed | PeerReset => ok(
+                !self.harmless || peer.is_none_or(|peer| peer.leaves || peer.is_hostile),
+                "its peer stayed",
+            ),
             PeerGoodbye(_) => ok(peer.is_none_or(|peer| peer.says_goodbye), "its peer said no goodbye"),
             Malformed(_) => ok(peer.is_some_and(|peer| peer.is_hostile), "its peer sent nothing but frames"),
             HandlerPanic => ok(tale.panicked || tale.job_panics, "nothing of it panicked"),
@@ -470,7 +479,9 @@ impl Ledger {
             Declined | Refused(_) => Err("it had joined".to_owned()),
             Stopping => ok(house.stops, "its house does not stop"),
             Superseded => {
-                let newest = |(name, incarnation): &(String, u64)| self.greeted.get(name).is_some_and(|newest| newest > incarnation);
+                let newest = |(name, incarnation): &(String, u64)| {
+                    self.greeted.get(name).is_some_and(|newest| newest > incarnation)
+                };
                 ok(tale.node.as_ref().is_some_and(newest), "no later life of its node came")
             }
             PoolExhausted => ok(!house.pool_is_ample, "the pool has room"),
@@ -521,7 +532,13 @@ impl Ledger {
     }
 
     /// The answer to a request about one session. Answers whether it was accepted.
-    pub(super) fn answered(&mut self, id: SessionId, answer: crate::Answer, what: &str, house: usize) -> bool {
+    pub(super) fn answered(
+        &mut self,
+        id: SessionId,
+        answer: crate::Answer,
+        what: &str,
+        house: usize,
+    ) -> bool {
         self.note(|| format!("    {what} to {id}: {answer:?}"));
         if self.is_dead(id) || self.sessions[&id].house != house {
             if answer.is_queued() {
@@ -626,16 +643,10 @@ impl Ledger {
         self.tale(id).timers.insert(key, at);
     }
 
-    /// Whether a timer is still to come.
+    /// `cancel_timer` was answered. False from a session that is leaving already: its timers are none of content's then.
     pub(super) fn timer_cancelled(&mut self, id: SessionId, key: u64, answer: bool) {
-        let tale = self.tale(id);
-        let cut = tale.cut_at.is_some();
-        let known = tale.timers.remove(&key).is_some();
-        if answer != known && !cut && (answer || tale.stage == Stage::Joined && tale.last_word.is_none()) {
-            // A session whose leave the engine decided has no timers any more.
-            if answer {
-                self.fail("H9", format!("{id}: timer {key} was cancelled, which was not set"));
-            }
+        if answer && self.tale(id).timers.remove(&key).is_none() {
+            self.fail("H9", format!("{id}: timer {key} was cancelled, which was not set"));
         }
     }
 
@@ -772,14 +783,20 @@ impl Ledger {
         let unhurried = at < last.at + house.leave_timeout && !tale.in_hard_stop && !house.abortive_close;
         let by_it = reason == LeaveReason::Disconnected(last.code);
         let hastened = tale.cut_at.is_some_and(|cut| last.stream != OWN_SHARD && cut >= last.at);
-        let polite = !tale.panicked && !tale.job_panics && peer.reads && !peer.leaves && !peer.is_hostile && peer.bytes <= house.drain_bytes_max;
+        let polite = !tale.panicked
+            && !tale.job_panics
+            && peer.reads
+            && !peer.leaves
+            && !peer.is_hostile
+            && peer.bytes <= house.drain_bytes_max;
         if !(self.harmless && unhurried && by_it && polite && !hastened) {
             return;
         }
         let owed = |stream: Stream| tale.owed.get(&stream).map_or(0, VecDeque::len);
         let lost = owed(OWN_SHARD) + if last.stream == OWN_SHARD { 0 } else { owed(last.stream) };
         if lost > 0 || !in_order {
-            let what = format!("{id}: {lost} messages lost before the orderly end (seen as such: {in_order})");
+            let what =
+                format!("{id}: {lost} messages lost before the orderly end (seen as such: {in_order})");
             self.fail("I4", what);
         } else {
             self.did("last word heard");
@@ -826,7 +843,9 @@ impl Ledger {
             if tale.holds > 0 {
                 return Err(format!("{id} is still held by a job"));
             }
-            if let Some((key, at)) = tale.timers.iter().find(|(_, at)| **at + Duration::from_secs(2) < self.now) {
+            if let Some((key, at)) =
+                tale.timers.iter().find(|(_, at)| **at + Duration::from_secs(2) < self.now)
+            {
                 return Err(format!("{id}: timer {key}, due at {at:?}, never fires"));
             }
             if !tale.has_answer {
@@ -846,7 +865,9 @@ impl Ledger {
             if let Some((name, incarnation)) = &tale.node {
                 let newest = self.newest[name];
                 if newest > *incarnation {
-                    return Err(format!("{id} is life {incarnation} of node {name}, though life {newest} has joined"));
+                    return Err(format!(
+                        "{id} is life {incarnation} of node {name}, though life {newest} has joined"
+                    ));
                 }
             }
         }

@@ -88,7 +88,8 @@ pub fn run(seed: u64) -> Report {
 pub fn run_twice(seed: u64) -> Report {
     let (first, second) = (run(seed), run_once(seed, Chronicle::new(false, false)));
     if first.violation.is_none() && first.trace_hash != second.trace_hash {
-        let what = format!("one run has the trace {:016x}, another {:016x}", first.trace_hash, second.trace_hash);
+        let what =
+            format!("one run has the trace {:016x}, another {:016x}", first.trace_hash, second.trace_hash);
         return Report { violation: Some(Violation { rule: "I24".to_owned(), what }), ..first };
     }
     first
@@ -265,7 +266,8 @@ impl Tally {
     /// than it says.
     pub fn never_happened(&self) -> Vec<String> {
         let faults = self.faults.never().into_iter().map(|kind| format!("fault {kind}"));
-        let deeds = DEEDS.iter().filter(|deed| !self.deeds.contains_key(**deed)).map(|deed| format!("deed `{deed}`"));
+        let deeds =
+            DEEDS.iter().filter(|deed| !self.deeds.contains_key(**deed)).map(|deed| format!("deed `{deed}`"));
         faults.chain(deeds).collect()
     }
 

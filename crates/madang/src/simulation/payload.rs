@@ -78,9 +78,10 @@ mod tests {
 
     #[test]
     fn i01_a_message_is_read_back_and_any_altered_byte_of_it_shows() {
-        for payload in
-            [Payload::Engine { number: 70_000, flags: MARKER }, Payload::Peer { key: 9, counter: 300, flags: 0 }]
-        {
+        for payload in [
+            Payload::Engine { number: 70_000, flags: MARKER },
+            Payload::Peer { key: 9, counter: 300, flags: 0 },
+        ] {
             let bytes = payload.bytes(40);
             assert_eq!(Payload::read(&bytes), Some(payload));
             assert_eq!(Payload::read(&bytes[..12]), Some(payload));

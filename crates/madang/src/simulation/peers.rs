@@ -138,7 +138,9 @@ impl Seat {
 
     /// Whether bytes wait for it that it would read.
     pub(super) fn has_mail(&self, calm: bool) -> bool {
-        self.line.as_ref().is_some_and(|line| (calm || line.manners.reads == Reads::All) && line.peer.unread() > 0)
+        self.line
+            .as_ref()
+            .is_some_and(|line| (calm || line.manners.reads == Reads::All) && line.peer.unread() > 0)
     }
 
     /// The liveness phase asks: does this peer have what it came for, or is there no room for it?
@@ -151,10 +153,16 @@ impl Seat {
                     }
                     return Err(format!("peer {} has no session", line.key));
                 };
-                if ledger.sessions[&id].has_answer { Ok(()) } else { Err(format!("{id} has no answer for its peer")) }
+                if ledger.sessions[&id].has_answer {
+                    Ok(())
+                } else {
+                    Err(format!("{id} has no answer for its peer"))
+                }
             }
             _ if is_full => Ok(()),
-            Some(line) => Err(format!("peer {} is not let in: {:?}, {:?}", line.key, line.expects, line.peer.state())),
+            Some(line) => {
+                Err(format!("peer {} is not let in: {:?}, {:?}", line.key, line.expects, line.peer.state()))
+            }
             None => Err(format!("seat {} finds no way in", self.number)),
         }
     }
@@ -214,12 +222,8 @@ impl Seat {
         let Ok(peer) = table.world.peer(from, table.to) else { return };
         table.keys += 1;
         let key = table.keys;
-        let tale = PeerTale {
-            key,
-            limit: manners.limit,
-            reads: manners.reads == Reads::All,
-            ..PeerTale::default()
-        };
+        let tale =
+            PeerTale { key, limit: manners.limit, reads: manners.reads == Reads::All, ..PeerTale::default() };
         let mut ledger = table.ledger.lock().expect("nothing panics under this lock");
         ledger.note(|| format!("peer {key} connects from {}: {manners:?}", peer.local()));
         ledger.did("peer connects");
@@ -275,7 +279,11 @@ impl Manners {
             is_eager: !calm && dice.coin(),
             ending: if dice.chance(rudeness) { endings[dice.index(endings.len())] } else { Ending::Stays },
             acts: dice.below(40) as u32,
-            limit: if dice.below(8) == 0 && table.tongue == Tongue::Lan { dice.between(20, 90) as usize } else { frame_limit },
+            limit: if dice.below(8) == 0 && table.tongue == Tongue::Lan {
+                dice.between(20, 90) as usize
+            } else {
+                frame_limit
+            },
             node: if named { format!("node-{}", seat % 3) } else { String::new() },
             incarnation: dice.between(1, 3),
         }
@@ -341,7 +349,10 @@ impl Line {
             (Expects::Traffic, PONG) => Expects::Traffic,
             (Expects::Traffic | Expects::Welcome, GOODBYE) => Expects::Nothing,
             (expects, kind) => {
-                ledger.fail("S5", format!("peer {} gets a frame of kind {kind} where it expects {expects:?}", self.key));
+                ledger.fail(
+                    "S5",
+                    format!("peer {} gets a frame of kind {kind} where it expects {expects:?}", self.key),
+                );
                 expects
             }
         };
@@ -540,7 +551,12 @@ impl Line {
 
     /// Ends its direction once all that it has said is out.
     fn fin(&mut self, ledger: &mut Ledger) {
-        if self.fins && self.outgoing.is_empty() && !self.is_half_closed && !self.is_over && self.peer.is_open() {
+        if self.fins
+            && self.outgoing.is_empty()
+            && !self.is_half_closed
+            && !self.is_over
+            && self.peer.is_open()
+        {
             self.is_half_closed = true;
             self.peer.shutdown_write();
             if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use madang_driver::DriverSettings;
-use madang_driver::sim::{Faults, Random};
+use madang_driver::sim::{FaultKind, Faults, Random};
 
 use super::codec::Tongue;
 use super::content::Temper;
@@ -50,6 +50,10 @@ impl Scenario {
         faults.cut_sizes = vec![2, 3, 4, 5, 6, 8, 14, 40];
         let seats = *pick(dice, &[1, 2, 4, 8, 16, 64]);
         let settings = draw_settings(dice, tongue);
+        if settings.tick_ms > 0 {
+            // A window of a byte, looked at once a tick, takes minutes for a message: slow, and nothing to learn from it.
+            faults = faults.with(FaultKind::TinyWindow, 0);
+        }
         let descriptors_max = match dice.below(8) {
             0 => dice.between(4, 40) as usize,
             _ => usize::MAX,

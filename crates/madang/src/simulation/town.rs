@@ -87,7 +87,15 @@ impl Town {
             make_state: no_state(),
             is_server: true,
         };
-        houses.push(House::new(SERVER, world.clone(), plan, scenario.driver.clone(), serials.clone(), vec![], server));
+        houses.push(House::new(
+            SERVER,
+            world.clone(),
+            plan,
+            scenario.driver.clone(),
+            serials.clone(),
+            vec![],
+            server,
+        ));
         if let Some((workers, links)) = scenario.client {
             let client = Content { ledger: Arc::clone(ledger), temper, house: SERVER + 1 };
             let settings = Settings { workers, node: String::new(), ..settings.clone() };
@@ -99,7 +107,8 @@ impl Town {
                 settings,
             };
             let links = vec![settings_address(&plan.settings); links];
-            let house = House::new(SERVER + 1, world.clone(), plan, scenario.driver.clone(), serials, links, client);
+            let house =
+                House::new(SERVER + 1, world.clone(), plan, scenario.driver.clone(), serials, links, client);
             houses.push(house);
         }
         {
@@ -293,7 +302,9 @@ impl Town {
         let choice = self.dice.below(8);
         if let Some(seat) = due.filter(|_| choice < 3 || self.ready.is_empty()) {
             self.seats[seat].act(&mut self.table, calm);
-        } else if choice == 3 || self.ready.is_empty() && self.houses.iter().any(|house| house.next_event() <= Some(now)) {
+        } else if choice == 3
+            || self.ready.is_empty() && self.houses.iter().any(|house| house.next_event() <= Some(now))
+        {
             let index = self.dice.index(self.houses.len());
             self.houses[index].work(&mut self.dice, calm);
             if self.ready.is_empty() {
