@@ -99,7 +99,6 @@ pub trait Driver {
     /// Asks for silence on a started receive: from this call's return until [`recv_resume`](Driver::recv_resume), `poll`
     /// tells nothing of it, except after `abort`. Not a cancel: bytes that still come are kept, in order, within the bound
     /// of [`DriverSettings::pause_bytes_max`](crate::DriverSettings::pause_bytes_max), and the rest stays with the kernel.
-    /// Without effect on a receive that is not started: its end may lie unread among the completions handed out last.
     /// `Data` of this connection that `poll` has already handed out stays the caller's to keep. Idempotent, and without
     /// effect on a receive whose terminal completion `poll` has already handed out.
     fn recv_pause(&mut self, conn: Conn);
