@@ -146,6 +146,7 @@ impl Shard {
             }
         }
         let told = out.len() - told_before;
+        self.sleep.did_not_fit(told == max && !self.due.is_empty());
         machine.note(Event::Poll, self.number as u64, told as u64);
     }
 

@@ -32,6 +32,7 @@ pub(in crate::sim) struct Sleep {
     /// When the deadline of `wait` is noticed: never early.
     deadline_noticed: Option<Time>,
     clogged_until: Time,
+    has_left_over: bool,
 }
 
 impl Sleep {
@@ -43,6 +44,7 @@ impl Sleep {
             wait: None,
             deadline_noticed: None,
             clogged_until: Time::ZERO,
+            has_left_over: false,
         }
     }
 
@@ -82,7 +84,17 @@ impl Sleep {
         let Some(wait) = self.wait else { return true };
         self.woken_at.is_some_and(|at| at <= now)
             || self.deadline_noticed.is_some_and(|at| at <= now)
-            || (words >= wait.at_least.max(1) as usize && !self.is_clogged(now))
+            || (words >= self.at_least(wait) && !self.is_clogged(now))
+    }
+
+    /// How many words end the sleep: one is enough when some did not fit the last time.
+    fn at_least(&self, wait: Wait) -> usize {
+        if self.has_left_over { 1 } else { wait.at_least.max(1) as usize }
+    }
+
+    /// Whether the last poll had more to tell than it was asked for.
+    pub(super) fn did_not_fit(&mut self, has_left_over: bool) {
+        self.has_left_over = has_left_over;
     }
 
     pub(super) fn next_event(&self) -> Option<Time> {
