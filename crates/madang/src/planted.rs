@@ -7,6 +7,7 @@
 macro_rules! bugs {
     ($($bug:ident: $what:literal,)+) => {
         /// The bugs there are.
+        #[allow(unreachable_pub, reason = "it is told through `simulation`, with the feature alone")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Planted { $(#[doc = $what] $bug,)+ }

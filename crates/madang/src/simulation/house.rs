@@ -57,7 +57,6 @@ struct Desk {
 }
 
 impl House {
-    #[expect(clippy::too_many_arguments, reason = "a house is put together in one place, the town")]
     pub(super) fn new(
         number: usize,
         world: World,

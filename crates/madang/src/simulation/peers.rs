@@ -131,11 +131,6 @@ impl Seat {
         Seat { number, line: None, next_act: starts, lives }
     }
 
-    /// Its own connection's address, while it has one.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.line.as_ref().map(|line| line.peer.local())
-    }
-
     /// Whether bytes wait for it that it would read.
     pub(super) fn has_mail(&self, calm: bool) -> bool {
         self.line
