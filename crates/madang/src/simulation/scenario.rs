@@ -51,7 +51,7 @@ impl Scenario {
         let seats = *pick(dice, &[1, 2, 4, 8, 16, 64]);
         let settings = draw_settings(dice, tongue);
         if settings.tick_ms > 0 {
-            // A window of a byte, looked at once a tick, takes minutes for a message: slow, and nothing to learn from it.
+            // As with the receive buffers below.
             faults = faults.with(FaultKind::TinyWindow, 0);
         }
         let descriptors_max = match dice.below(8) {
@@ -69,7 +69,11 @@ impl Scenario {
                 connections_max: settings.slots_per_shard() + settings.embryos_max,
                 submissions_max: *pick(dice, &[1, 2, 8, 64, 4_096]),
                 recv_buffers: settings.recv_buffers,
-                recv_buffer_bytes: *pick(dice, &[64, 256, 1_024, 8_192]),
+                // One of 64 bytes, looked at once a tick, takes minutes for a message: nothing to learn from it.
+                recv_buffer_bytes: *pick(
+                    dice,
+                    if settings.tick_ms > 0 { &[1_024, 8_192] } else { &[64, 256, 1_024, 8_192] },
+                ),
                 pause_bytes_max: *pick(dice, &[1, 64, 4_096]),
                 ..DriverSettings::default()
             },
