@@ -200,7 +200,9 @@ impl Server {
         self.running().fabric.figures()
     }
 
-    /// Stops: the listener closes, every session is reset, every join gets its leave, the threads are joined.
+    /// Stops: the listener closes, every session is reset, every join gets its leave, the threads are joined. Offloaded
+    /// jobs that were queued are run to their end (a save to a database is not thrown away), so a job that waits for ever
+    /// makes the stop wait for ever.
     ///
     /// # Errors
     /// [`StopError`] from a callback or job of this server, which would wait for itself; the server runs on, and comes back.

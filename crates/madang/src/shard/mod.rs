@@ -48,7 +48,7 @@ use crate::{SessionId, WaitStrategy};
 const STARVED_TRIES: usize = 8;
 
 /// Giving memory back walks all idle blocks: not more often than this.
-const TRIM_PAUSE: Duration = Duration::from_secs(5);
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
 
 /// One worker.
 pub(crate) struct Shard<D: Driver> {
@@ -202,17 +202,24 @@ impl<D: Driver> Shard<D> {
             self.call_worker(Content::on_worker_end);
         }
         self.close_the_books(taken);
-        if taken == 0 && !self.core.fabric.is_server {
-            self.trim();
-        }
+        self.trim(taken);
     }
 
-    /// A client gives its idle memory back, in a turn that had nothing else to do (its heartbeats bring some).
-    fn trim(&mut self) {
-        if self.core.now.since(self.trimmed) >= TRIM_PAUSE {
-            self.trimmed = self.core.now;
-            self.core.magazine.trim();
+    /// Looks after the pool now and then. A client gives its idle memory back, in a turn that had nothing else to do (its
+    /// heartbeats bring some). A server keeps what it paid for; but after the pool had to refuse, it lets sizes that lie
+    /// idle go, or one size of packets could hold the whole budget for ever.
+    fn trim(&mut self, taken: usize) {
+        if self.core.now.since(self.trimmed) < TRIM_PAUSE {
+            return;
         }
+        if self.core.fabric.is_server {
+            self.core.fabric.depot.trim();
+        } else if taken == 0 {
+            self.core.magazine.trim();
+        } else {
+            return;
+        }
+        self.trimmed = self.core.now;
     }
 
     /// Adapts the batch to the time it took, and publishes the counters.
