@@ -47,7 +47,7 @@ impl Groups {
         }
     }
 
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(feature = "simulation")]
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }

@@ -101,7 +101,7 @@ impl<M, C> Mailbox<M, C> {
         self.control.pop()
     }
 
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(feature = "simulation")]
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }

@@ -1,0 +1,119 @@
+//! The embryos of a shard, by place.
+
+use madang_driver::Conn;
+use madang_packet::PacketMut;
+use madang_wire::lan::LanFraming;
+
+use crate::Peer;
+use crate::letters::EmbryoKey;
+use crate::timers::TimerKey;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// An outgoing connect is in flight.
+    Connecting,
+    /// The server's side: the greeting comes.
+    ExpectGreeting,
+    /// The server's side: the gate was asked.
+    ExpectPlace,
+    /// The client's side: the server's greeting and welcome come.
+    ExpectWelcome,
+    /// A last word goes out, then the close.
+    Refusing,
+    /// Reset; the operations in flight come back.
+    Aborting,
+}
+
+pub(super) struct Embryo {
+    pub(super) serial: u64,
+    pub(super) conn: Conn,
+    pub(super) peer: Peer,
+    pub(super) stage: Stage,
+    pub(super) lan: LanFraming,
+    pub(super) inbox: Option<PacketMut>,
+    /// The driver holds a connect, a receive, a send of it.
+    pub(super) connecting: bool,
+    pub(super) receiving: bool,
+    pub(super) sending: bool,
+    pub(super) eof: bool,
+    pub(super) paused: bool,
+    pub(super) deadline: TimerKey,
+    /// The longest message that the peer takes.
+    pub(super) send_limit: u32,
+    pub(super) link: Option<u32>,
+    /// The gate counts a place for it.
+    pub(super) placed: bool,
+}
+
+/// The embryos of a shard.
+#[derive(Default)]
+pub(super) struct Embryos {
+    pub(super) places: Vec<Option<Embryo>>,
+    free: Vec<u32>,
+    serial: u64,
+    len: usize,
+}
+
+impl Embryos {
+    pub(super) fn reserve(&mut self) -> EmbryoKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            (self.places.len() - 1) as u32
+        });
+        self.serial += 1;
+        self.len += 1;
+        EmbryoKey { index, serial: self.serial }
+    }
+
+    pub(super) fn fill(&mut self, key: EmbryoKey, embryo: Embryo) {
+        self.places[key.index as usize] = Some(embryo);
+    }
+
+    pub(super) fn get(&mut self, index: u32) -> Option<&mut Embryo> {
+        self.places.get_mut(index as usize)?.as_mut()
+    }
+
+    pub(super) fn by_key(&mut self, key: EmbryoKey) -> Option<&mut Embryo> {
+        self.get(key.index).filter(|embryo| embryo.serial == key.serial)
+    }
+
+    pub(super) fn take(&mut self, index: u32) -> Option<Embryo> {
+        let embryo = self.places.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        self.len -= 1;
+        Some(embryo)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Operations that the driver holds for them.
+    #[cfg(feature = "simulation")]
+    pub(super) fn in_flight(&self) -> usize {
+        let ops = |embryo: &Embryo| {
+            usize::from(embryo.receiving) + usize::from(embryo.sending) + usize::from(embryo.connecting)
+        };
+        self.places.iter().flatten().map(ops).sum()
+    }
+
+    /// What is wrong with one of them: a deadline that passed, too much kept.
+    #[cfg(feature = "simulation")]
+    pub(super) fn broken(&self, now: madang_driver::Time, inbox_max: usize) -> Option<String> {
+        let kept = |embryo: &Embryo| embryo.inbox.as_ref().map_or(0, |inbox| inbox.len());
+        let overdue = |embryo: &&Embryo| embryo.stage != Stage::Aborting && embryo.deadline.is_due(now);
+        let embryos = || self.places.iter().flatten();
+        embryos()
+            .find(overdue)
+            .map(|embryo| format!("embryo {:?} outlives its deadline", embryo.peer.remote))
+            .or_else(|| {
+                embryos()
+                    .find(|embryo| kept(embryo) > inbox_max)
+                    .map(|embryo| format!("an embryo keeps {} bytes", kept(embryo)))
+            })
+    }
+}

@@ -1,0 +1,189 @@
+//! From an embryo to a session: set-up, welcome, `on_join`, and the first messages.
+
+use madang_driver::{Conn, Driver};
+use madang_wire::Framing;
+use madang_wire::lan::{self, Welcome};
+
+use super::callbacks::Call;
+use super::connections::Owner;
+use super::core::after;
+use super::embryos::{Embryo, Stage};
+use super::watch::check_period_ms;
+use super::{Shard, Timer};
+use crate::error::ErrorKind;
+use crate::figures::Count;
+use crate::framing::{Guarded, Wire};
+use crate::letters::Report;
+use crate::planted::{Planted, planted};
+use crate::session::{Details, Life, Outbox, Session};
+use crate::user::Content;
+use crate::{LeaveReason, Peer, Sent, SessionId};
+
+impl<D: Driver> Shard<D> {
+    /// A connection without a greeting joins at once.
+    pub(super) fn join_directly(&mut self, conn: Conn, peer: Peer) {
+        let index = self.embryo(conn, peer, Stage::ExpectPlace, None);
+        let embryo = self.remove_embryo(index).expect("it was just made");
+        self.promote(embryo);
+    }
+
+    /// Makes a session of an embryo: set-up, welcome, `on_join`, then what was held, then the receive.
+    pub(super) fn promote(&mut self, embryo: Embryo) -> Option<u32> {
+        let Some((local, id)) = self.session_name() else {
+            self.core.error_of(ErrorKind::ServerFull, None, None);
+            return self.promote_failed(embryo);
+        };
+        let framing = match &self.wire {
+            Wire::Custom(make) => match Guarded::make(make, self.frame_limit, id.serial()) {
+                Ok(framing) => Some(framing),
+                Err(words) => {
+                    self.core.error_of(ErrorKind::Panic(words), None, Some(embryo.peer.remote));
+                    self.core.sessions.free(local);
+                    return self.promote_failed(embryo);
+                }
+            },
+            Wire::Lan | Wire::Be32(_) => None,
+        };
+        let Embryo { conn, peer, lan, mut inbox, receiving, paused, send_limit, link, sending, .. } = embryo;
+        debug_assert!(!sending || link.is_some(), "only a client's greeting may still be on its way");
+        let greets = matches!(self.wire, Wire::Lan);
+        let mut details = Details::new(peer.clone(), self.core.now);
+        details.link = link;
+        details.framing = framing;
+        let send_limit = match &details.framing {
+            Some(framing) => send_limit.min(framing.limit() as u32),
+            None => send_limit,
+        };
+        let period = check_period_ms(&self.core.fabric.settings, greets);
+        details.check = Some(self.core.timers.set(after(self.core.now, period), Timer::Check { local, id }));
+        let session = Session {
+            id,
+            conn,
+            life: Life::Joining,
+            receiving,
+            sending,
+            dirty: false,
+            urgent: false,
+            holds: 0,
+            paused,
+            has_user: false,
+            eof: false,
+            outbox: Outbox::EMPTY,
+            in_flight: Sent::default(),
+            inbox: None,
+            last_heard: self.core.now,
+            spoke: false,
+            send_limit,
+            lan: greets.then_some(lan),
+        };
+        self.core.sessions.fill(local, session, details);
+        self.connections.set(conn, Owner::Session(local));
+        self.core.fabric.directory.enter(id);
+        self.core.counters.add(Count::Sessions, 1);
+        if greets && link.is_none() {
+            self.welcome(local, id);
+        }
+        if let Some(link) = link {
+            self.links.up(link, id);
+        } else if greets {
+            let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
+            self.core.fabric.report(Report::Joined { node });
+        }
+        if planted(Planted::ReceiveBeforeJoin) {
+            self.core.sessions.get_mut(local).expect("it was just filled").life = Life::Joined;
+            if let Some(held) = &mut inbox {
+                self.receive(local, held.as_mut_slice());
+            }
+        }
+        self.join(local, id, &peer);
+        if planted(Planted::FreedInsideJoin) && !self.core.takes(local, id) {
+            self.core.sessions.free(local);
+            return None;
+        }
+        if self.core.takes(local, id) {
+            if let Some(mut held) = inbox {
+                self.receive(local, held.as_mut_slice());
+            }
+        }
+        if self.core.takes(local, id) {
+            let session = self.core.sessions.get_mut(local).expect("it takes messages");
+            if session.holds == 0 && std::mem::take(&mut session.paused) {
+                self.driver.recv_resume(conn);
+            }
+            self.resume_receive(local);
+        }
+        Some(local)
+    }
+
+    /// A slot and a serial, or why there is no session to be had.
+    fn session_name(&mut self) -> Option<(u32, SessionId)> {
+        let local = self.core.sessions.reserve()?;
+        let Some(serial) = self.serials.take() else {
+            self.core.sessions.free(local);
+            self.core.error_of(ErrorKind::SerialsExhausted, None, None);
+            return None;
+        };
+        Some((
+            local,
+            SessionId::new(self.core.fabric.directory.layout().slot(self.core.shard, local), serial),
+        ))
+    }
+
+    /// No slot, no serial or no framing: the embryo lives on just long enough to be reset.
+    fn promote_failed(&mut self, embryo: Embryo) -> Option<u32> {
+        let Embryo { conn, peer, receiving, sending, link, .. } = embryo;
+        self.connections.clear(conn);
+        let index = self.embryo(conn, peer, Stage::Aborting, link);
+        let again = self.embryos.get(index).expect("it was just made");
+        again.receiving = receiving;
+        again.sending = sending;
+        again.placed = true;
+        self.embryo_abort(index);
+        None
+    }
+
+    /// The server's greeting and the welcome: ahead of whatever content sends.
+    fn welcome(&mut self, local: u32, id: SessionId) {
+        let settings = &self.core.fabric.settings;
+        let welcome = Welcome {
+            session_id: id.to_u64(),
+            heartbeat_ms: settings.heartbeat_ms as u32,
+            dead_after_ms: settings.dead_after_ms as u32,
+        };
+        let mut frames = [0; 2 * lan::CONTROL_FRAME_MAX];
+        let mut len =
+            self.core.own_greeting(self.frame_limit).to_frame(&mut frames).expect("the names were checked");
+        len += welcome.to_frame(&mut frames[len..]).expect("the heartbeat was checked");
+        self.core.queue_control(local, &frames[..len]);
+    }
+
+    /// Content learns of the session.
+    fn join(&mut self, local: u32, id: SessionId, peer: &Peer) {
+        self.core.counters.add(Count::Joins, 1);
+        if let Content::Lobby(lobby) = &self.content {
+            let entered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lobby.enter(id, peer)));
+            let (session, details) = self.core.sessions.both(local).expect("it was just filled");
+            match entered {
+                Ok(Some(user)) => {
+                    session.has_user = true;
+                    details.user = Some(user);
+                }
+                Ok(None) => {
+                    self.core.decide(local, LeaveReason::Declined, true);
+                    return;
+                }
+                Err(panic) => {
+                    self.core.error(ErrorKind::Panic(crate::offload::panic_text(&*panic)), Some(local));
+                    self.core.decide(local, LeaveReason::Declined, false);
+                    return;
+                }
+            }
+        }
+        self.call(local, id, Call::Join(peer));
+        if let Some(session) = self.core.sessions.get_mut(local) {
+            if session.life == Life::Joining {
+                session.life = Life::Joined;
+            }
+        }
+    }
+}
