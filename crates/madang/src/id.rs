@@ -106,7 +106,10 @@ impl SlotLayout {
 #[derive(Debug, Clone)]
 pub(crate) enum SerialSource {
     Process,
-    #[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "made by the simulation and by tests only"))]
+    #[cfg_attr(
+        not(feature = "simulation"),
+        allow(dead_code, reason = "made by the simulation and by tests only")
+    )]
     World(Arc<AtomicU64>),
 }
 
