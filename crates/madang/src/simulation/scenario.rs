@@ -46,6 +46,8 @@ impl Scenario {
         };
         if harmless {
             faults = faults.harmless();
+        } else {
+            faults = with_a_rare_one(faults, seed);
         }
         faults.cut_sizes = vec![2, 3, 4, 5, 6, 8, 14, 40];
         let seats = *pick(dice, &[1, 2, 4, 8, 16, 64]);
@@ -88,6 +90,18 @@ impl Scenario {
             descriptors_max,
         }
     }
+}
+
+/// Faults that few runs offer an opportunity for are frequent in some.
+fn with_a_rare_one(faults: Faults, seed: u64) -> Faults {
+    let rare = [
+        (FaultKind::AcceptedDataThenReset, 400_000),
+        (FaultKind::LinkVanished, 4_000),
+        (FaultKind::LateAccept, 500_000),
+        (FaultKind::AbortTellsPieces, 300_000),
+    ];
+    let draw = Random::new(seed ^ 0x7261_7265).index(4 * rare.len());
+    rare.get(draw).map_or(faults.clone(), |(kind, rate)| faults.clone().with(*kind, *rate))
 }
 
 fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
