@@ -6,7 +6,7 @@
 
 use madang::simulation::{self, Tally};
 
-/// Seeds of the default run. A debug build runs some 30 a second on one core.
+/// Seeds of the default run. A debug build runs some ten to thirty a second on one core.
 const SEEDS: u64 = 300;
 
 fn seeds() -> u64 {
