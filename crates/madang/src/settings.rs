@@ -96,7 +96,7 @@ pub struct Settings {
     // --- time
     /// A greeting must be complete so long after the accept.
     pub greeting_timeout_ms: u64,
-    /// LAN: a ping after so long without hearing anything.
+    /// LAN: a side that has sent nothing for so long pings.
     pub heartbeat_ms: u64,
     /// LAN: a peer that is silent for so long is dead.
     pub dead_after_ms: u64,
