@@ -90,6 +90,10 @@ pub enum ErrorKind {
     /// A session's queue is over its hard limit; the session leaves as a slow consumer.
     #[error("a session's send queue is over its limit")]
     QueueOverflow,
+    /// A session went on sending faster than the settings' `recv_…` limits allow; it leaves. An honest client that is cut
+    /// so needs higher limits, or a longer `recv_burst_ms`.
+    #[error("a session sends faster than it may")]
+    TooFast,
     /// A shard's mailbox is full: requests of other threads are answered `Full`. Raise `mailbox_messages_max`.
     #[error("a shard's mailbox is full")]
     MailboxFull,

@@ -40,6 +40,8 @@ pub struct Figures {
     pub sends: u64,
     /// Bytes that wait in the sessions' queues now.
     pub queued_bytes: u64,
+    /// Times that a session was not read for a while because it had sent more than it may.
+    pub throttled: u64,
     /// Requests refused because a queue or mailbox was full.
     pub full: u64,
     /// Requests for sessions that are gone.
@@ -92,6 +94,7 @@ pub(crate) enum Count {
     BytesIn,
     BytesOut,
     Sends,
+    Throttled,
     Full,
     Gone,
     JobsLate,
@@ -182,6 +185,7 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
         bytes_in: total(Count::BytesIn),
         bytes_out: total(Count::BytesOut),
         sends: total(Count::Sends),
+        throttled: total(Count::Throttled),
         queued_bytes: total(Count::Queued),
         full: total(Count::Full) + remote(|shard| &shard.remote_full),
         gone: total(Count::Gone) + remote(|shard| &shard.remote_gone),

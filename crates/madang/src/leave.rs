@@ -28,6 +28,8 @@ pub enum LeaveReason {
     Idle,
     /// A frame was begun and not finished in time.
     Dribble,
+    /// It went on sending faster than the settings' `recv_…` limits allow, though it was read no faster than that.
+    TooFast,
 
     // --- the peer cannot be served
     /// One side's greeting did not suit the other.
@@ -48,6 +50,10 @@ pub enum LeaveReason {
     Superseded,
     /// The pool had no memory for the session's input.
     PoolExhausted,
+    /// The pool's budget was nearly used up, and this session held the most of it.
+    Evicted,
+    /// The server was overloaded for long, and this was one of the sessions that read the least of what they were sent.
+    Overload,
 
     // --- the system
     /// The system gave the connection up: time-out or unreachable.
@@ -78,17 +84,17 @@ pub enum Fault {
 
 impl LeaveReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 20;
 
     /// Whose doing it was.
     pub fn fault(self) -> Fault {
         use LeaveReason::*;
         match self {
             PeerClosed | PeerReset | PeerGoodbye(_) => Fault::PeerLeft,
-            Malformed(_) | SlowConsumer | Idle | Dribble => Fault::PeerMisbehaved,
+            Malformed(_) | SlowConsumer | Idle | Dribble | TooFast => Fault::PeerMisbehaved,
             Refused(_) => Fault::PeerIncompatible,
             Disconnected(_) | HandlerPanic | Declined => Fault::Content,
-            Stopping | Superseded | PoolExhausted => Fault::Policy,
+            Stopping | Superseded | PoolExhausted | Evicted | Overload => Fault::Policy,
             Unreachable | SystemExhausted | System => Fault::System,
         }
     }
@@ -100,13 +106,15 @@ impl LeaveReason {
             PeerClosed | PeerReset | PeerGoodbye(_) | Unreachable | System => return None,
             Malformed(_) | Dribble => GoodbyeReason::Malformed,
             SlowConsumer => GoodbyeReason::SlowConsumer,
+            TooFast => GoodbyeReason::Flooding,
             Idle => GoodbyeReason::Silent,
             Refused(_) => GoodbyeReason::Incompatible,
             Disconnected(_) | Declined => GoodbyeReason::Content,
             HandlerPanic => GoodbyeReason::HandlerPanic,
             Stopping => GoodbyeReason::Stopping,
             Superseded => GoodbyeReason::Replaced,
-            PoolExhausted | SystemExhausted => GoodbyeReason::Exhausted,
+            PoolExhausted | Evicted | SystemExhausted => GoodbyeReason::Exhausted,
+            Overload => GoodbyeReason::Overloaded,
         };
         let code = if let Disconnected(code) = self { code } else { 0 };
         Some(Goodbye { reason, code })
@@ -134,6 +142,9 @@ impl LeaveReason {
             Unreachable => 14,
             SystemExhausted => 15,
             System => 16,
+            TooFast => 17,
+            Evicted => 18,
+            Overload => 19,
         }
     }
 
@@ -157,6 +168,9 @@ impl LeaveReason {
             "unreachable",
             "system_exhausted",
             "system",
+            "too_fast",
+            "evicted",
+            "overload",
         ];
         LABELS.get(usize::from(code)).copied().unwrap_or("unknown")
     }
@@ -179,7 +193,10 @@ impl fmt::Display for LeaveReason {
             Declined => f.write_str("the user factory declined it"),
             Stopping => f.write_str("the server is stopping"),
             Superseded => f.write_str("a newer incarnation of the node joined"),
+            TooFast => f.write_str("the peer sends faster than it may"),
             PoolExhausted => f.write_str("the packet pool is exhausted"),
+            Evicted => f.write_str("the memory was short and it held the most"),
+            Overload => f.write_str("the server is overloaded and it reads the least"),
             Unreachable => f.write_str("the peer is unreachable"),
             SystemExhausted => f.write_str("the system has no buffers for it"),
             System => f.write_str("a system error"),
@@ -226,6 +243,9 @@ mod tests {
             Unreachable,
             SystemExhausted,
             System,
+            TooFast,
+            Evicted,
+            Overload,
         ];
         assert_eq!(all.len(), LeaveReason::COUNT);
         for (index, reason) in all.into_iter().enumerate() {

@@ -50,6 +50,7 @@ bugs! {
     UnsentDropped: "What is queued when a graceful leave begins is dropped.",
     PacketLeaked: "The packet that a full queue refuses never goes back to the pool.",
     GreetingWithoutEnd: "Patience with a peer that does not greet never ends.",
+    ThrottleNeverLifted: "A session that was held for sending too much is not read again.",
 }
 
 #[cfg(not(feature = "planted"))]

@@ -73,6 +73,19 @@ pub struct Settings {
     /// Close sessions with a reset: no TIME_WAIT, and whatever is unsent is lost.
     pub abortive_close: bool,
 
+    // --- what a peer may send
+    /// Messages a second from one session, the engine's own words included; 0: no limit. Who sends more is read no faster
+    /// than that, and leaves if it goes on, see `recv_over_ms`. The limits bound the average: what is in one read is delivered.
+    pub recv_messages_per_s: u64,
+    /// Bytes a second from one session, framing included; 0: no limit. A frame counts as 64 bytes at least.
+    pub recv_bytes_per_s: u64,
+    /// Bytes a second of messages as content gets them; 0: no limit. For framings that unpack.
+    pub recv_decoded_bytes_per_s: u64,
+    /// So much of each of the rates may come at once: what piles up while a peer's network stands still.
+    pub recv_burst_ms: u64,
+    /// A session that sends too much for so long leaves, with [`TooFast`](crate::LeaveReason::TooFast).
+    pub recv_over_ms: u64,
+
     // --- messages and queues
     /// The longest message, in and out.
     pub frame_limit_bytes: u32,
@@ -192,6 +205,11 @@ impl Default for Settings {
             congestion: String::new(),
             backlog: 4_096,
             abortive_close: false,
+            recv_messages_per_s: 0,
+            recv_bytes_per_s: 0,
+            recv_decoded_bytes_per_s: 0,
+            recv_burst_ms: 4_000,
+            recv_over_ms: 10_000,
             frame_limit_bytes: 1 << 20,
             tick_ms: 0,
             queue_soft_bytes: 16 << 20,
@@ -226,7 +244,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults for players under a foreign framing: tighter queues, because there are many and any may be slow.
+    /// The defaults for players under a foreign framing: tighter queues, because there are many and any may be slow, and
+    /// limits on what each may send: several times what a busy game client does (60 messages of 200 bytes a second).
     pub fn for_players() -> Settings {
         Settings {
             queue_soft_bytes: 256 << 10,
@@ -234,6 +253,9 @@ impl Settings {
             queue_hard_bytes: 1 << 20,
             queue_hard_messages: 1_024,
             frame_limit_bytes: 16 << 10,
+            recv_messages_per_s: 300,
+            recv_bytes_per_s: 128 << 10,
+            recv_decoded_bytes_per_s: 512 << 10,
             ..Settings::default()
         }
     }
@@ -309,6 +331,7 @@ impl Settings {
             ("partial_timeout_ms", self.partial_timeout_ms),
             ("leave_timeout_ms", self.leave_timeout_ms),
             ("stop_timeout_ms", self.stop_timeout_ms),
+            ("recv_over_ms", self.recv_over_ms),
             ("reconnect_min_ms", self.reconnect_min_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
         ];
@@ -337,6 +360,21 @@ impl Settings {
         }
         if self.queue_hard_bytes > u32::MAX as usize {
             return wrong("queue_hard_bytes", "at most 4294967295");
+        }
+        if !(1..=600_000).contains(&self.recv_burst_ms) {
+            return wrong("recv_burst_ms", "1 to 600000");
+        }
+        for (key, per_s) in [
+            ("recv_bytes_per_s", self.recv_bytes_per_s),
+            ("recv_decoded_bytes_per_s", self.recv_decoded_bytes_per_s),
+        ] {
+            let at_once = u128::from(per_s) * u128::from(self.recv_burst_ms) / 1_000;
+            if per_s > 0 && at_once < u128::from(self.frame_limit_bytes) {
+                return wrong(
+                    key,
+                    "with recv_burst_ms it must let one message of frame_limit_bytes through at once",
+                );
+            }
         }
         if !(10..=600_000).contains(&self.heartbeat_ms) {
             return wrong("heartbeat_ms", "10 to 600000");

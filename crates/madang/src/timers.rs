@@ -57,6 +57,12 @@ impl<T> Timers<T> {
         self.due.pop_first()
     }
 
+    /// Whether it is still to come.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_set(&self, key: TimerKey) -> bool {
+        self.due.contains_key(&key)
+    }
+
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn len(&self) -> usize {
         self.due.len()

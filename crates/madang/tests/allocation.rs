@@ -113,8 +113,13 @@ fn exchange(peers: &mut [Peer]) {
 }
 
 fn check(driver: DriverChoice) {
-    let server =
-        ForeignServer::bind("127.0.0.1:0", ForeignFraming::be32()).set(|settings| settings.driver = driver);
+    let server = ForeignServer::bind("127.0.0.1:0", ForeignFraming::be32()).set(|settings| {
+        settings.driver = driver;
+        // Far away, but looked at.
+        settings.recv_messages_per_s = 1 << 20;
+        settings.recv_bytes_per_s = 1 << 30;
+        settings.recv_decoded_bytes_per_s = 1 << 30;
+    });
     let server = match server.start(Echo) {
         Err(error @ StartError::Driver { .. }) => return println!("skipped: {error}"),
         started => started.unwrap(),

@@ -129,6 +129,7 @@ const fn goodbye_name(reason: u8) -> &'static str {
         0x43 => "Kicked",
         0x44 => "Stopping",
         0x45 => "Draining",
+        0x46 => "Overloaded",
         0x51 => "Exhausted",
         _ => "without a name",
     }

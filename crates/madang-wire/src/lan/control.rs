@@ -199,6 +199,8 @@ reasons! {
         Stopping = 0x44,
         /// The sender gives its sessions up in good order: connect again, perhaps elsewhere.
         Draining = 0x45,
+        /// The sender is overloaded and gives up those who read the least.
+        Overloaded = 0x46,
         /// The sender ran out of memory, descriptors or buffers.
         Exhausted = 0x51,
     }

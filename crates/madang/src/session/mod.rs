@@ -8,9 +8,11 @@
 //! A session is two parts side by side: [`Session`], what the data path touches (one or two cache lines), and
 //! [`Details`], what joins, leaves and rare events need.
 
+mod intake;
 mod outbox;
 mod table;
 
+pub(crate) use intake::{Intakes, Taken};
 pub(crate) use outbox::{Entry, Outbox, Queues};
 pub(crate) use table::Sessions;
 
@@ -23,6 +25,7 @@ use madang_wire::lan::LanFraming;
 
 use crate::framing::Guarded;
 use crate::groups::GroupId;
+use crate::shard::Flood;
 use crate::timers::TimerKey;
 use crate::user::AnyUser;
 use crate::{LeaveReason, Peer, SessionId};
@@ -130,6 +133,8 @@ pub(crate) struct Rare {
     pub(crate) unsent: usize,
     /// Since when the queue is over its soft limit.
     pub(crate) over_soft_since: Option<Time>,
+    /// What it owes for sending too much, if it ever did.
+    pub(crate) flood: Option<Flood>,
     /// Bytes read and thrown away while draining.
     pub(crate) drained_bytes: usize,
     /// The deadline of the leave.
@@ -147,6 +152,7 @@ static NOTHING: Rare = Rare {
     goodbye: None,
     unsent: 0,
     over_soft_since: None,
+    flood: None,
     drained_bytes: 0,
     deadline: None,
     timers: Vec::new(),

@@ -66,6 +66,11 @@ impl Sessions {
         self.cold.get_mut(local as usize)?.as_mut()
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn peek(&self, local: u32) -> Option<&Details> {
+        self.cold.get(local as usize)?.as_ref()
+    }
+
     /// Both parts of a session that is there.
     pub(crate) fn both(&mut self, local: u32) -> Option<(&mut Session, &mut Details)> {
         Some((self.hot.get_mut(local as usize)?.as_mut()?, self.cold.get_mut(local as usize)?.as_mut()?))

@@ -53,6 +53,10 @@ impl<D: Driver> Shard<D> {
                     ),
                 );
             }
+            let throttle = core.sessions.peek(local).and_then(|details| details.flood?.timer);
+            if throttle.is_some_and(|timer| !session.is_leaving() && !core.timers.is_set(timer)) {
+                return fail("I10", format!("{id} was held for sending too much, and nothing will lift it"));
+            }
             let live = core.fabric.directory.is_live(id);
             if session.is_leaving() && live {
                 return fail("I12", format!("{id} leaves, but its name is still good"));

@@ -13,7 +13,7 @@ use crate::figures::{Count, Counters};
 use crate::groups::{GroupId, Groups};
 use crate::letters::EmbryoKey;
 use crate::planted::{Planted, planted};
-use crate::session::{Entry, Gait, Life, Queues, Sessions};
+use crate::session::{Entry, Gait, Intakes, Life, Queues, Sessions};
 use crate::settings::ms;
 use crate::timers::Timers;
 use crate::{Answer, LeaveReason, SessionId};
@@ -27,6 +27,8 @@ pub(crate) enum Timer {
     Check { local: u32, id: SessionId },
     /// The end of patience with a session that leaves.
     Leave { local: u32, id: SessionId },
+    /// What a session that sent too much owes is paid off.
+    Throttle { local: u32, id: SessionId },
     /// Content's own.
     Content { local: u32, id: SessionId, key: u64 },
     /// A link may be tried again.
@@ -52,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) magazine: Rc<Magazine>,
     pub(crate) sessions: Sessions,
     pub(crate) queues: Queues,
+    /// What sessions may send, where that is limited.
+    pub(crate) intakes: Option<Intakes>,
     pub(crate) timers: Timers<Timer>,
     pub(crate) groups: Groups,
     /// Sessions with something to flush.
@@ -78,6 +82,7 @@ impl Core {
             magazine,
             sessions: Sessions::new(settings.slots_per_shard()),
             queues: Queues::new(),
+            intakes: Intakes::new(settings),
             timers: Timers::new(),
             groups: Groups::default(),
             dirty: Vec::new(),

@@ -77,6 +77,9 @@ impl<D: Driver> Shard<D> {
             lan: greets.then_some(lan),
         };
         self.core.sessions.fill(local, session, details);
+        if let Some(intakes) = &mut self.core.intakes {
+            intakes.begin(local);
+        }
         self.connections.set(conn, Owner::Session(local));
         self.core.fabric.directory.enter(id);
         self.core.counters.add(Count::Sessions, 1);

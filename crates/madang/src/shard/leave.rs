@@ -78,7 +78,9 @@ impl<D: Driver> Shard<D> {
             timers.clear();
         }
         let groups = std::mem::take(&mut details.groups);
-        for timer in check.into_iter().chain(timers.into_iter().map(|(_, timer)| timer)) {
+        let throttle = details.flood.and_then(|flood| flood.timer);
+        let content = timers.into_iter().map(|(_, timer)| timer);
+        for timer in check.into_iter().chain(throttle).chain(content) {
             self.core.timers.cancel(timer);
         }
         for membership in groups {

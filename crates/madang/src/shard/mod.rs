@@ -21,6 +21,7 @@ mod join;
 mod leave;
 mod mail;
 mod receive;
+mod throttle;
 mod watch;
 
 use std::collections::VecDeque;
@@ -34,6 +35,7 @@ use madang_wire::FrameLimit;
 use self::connections::{Connections, Owner};
 pub(crate) use self::core::{Core, Found, Timer};
 use self::embryos::Embryos;
+pub(crate) use self::throttle::Flood;
 use crate::error::ErrorKind;
 use crate::fabric::Fabric;
 use crate::figures::Count;

@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
 use crate::planted::{Planted, planted};
-use crate::session::{Gait, Life};
+use crate::session::{Gait, Life, Taken};
 use crate::{LeaveReason, SessionId};
 
 impl<D: Driver> Shard<D> {
@@ -187,10 +187,11 @@ impl<D: Driver> Shard<D> {
     /// Delivers the whole frames at the front of `bytes`, in place and in order, until the session stops taking them.
     /// Answers how many bytes they were.
     fn deliver(&mut self, local: u32, id: SessionId, bytes: &mut [u8]) -> usize {
+        let mut taken = Taken::default();
         let (used, wrong) = match &self.wire {
             Wire::Be32(be32) => {
                 let mut framing = be32.clone();
-                self.deliver_frames(local, id, &mut framing, bytes)
+                self.deliver_frames(local, id, &mut framing, bytes, &mut taken)
             }
             Wire::Lan => {
                 let Some(mut framing) =
@@ -198,7 +199,7 @@ impl<D: Driver> Shard<D> {
                 else {
                     return 0;
                 };
-                let outcome = self.deliver_frames(local, id, &mut framing, bytes);
+                let outcome = self.deliver_frames(local, id, &mut framing, bytes, &mut taken);
                 if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
                     session.lan = Some(framing);
                 }
@@ -210,7 +211,7 @@ impl<D: Driver> Shard<D> {
                 else {
                     return 0;
                 };
-                let outcome = self.deliver_frames(local, id, &mut framing, bytes);
+                let outcome = self.deliver_frames(local, id, &mut framing, bytes, &mut taken);
                 if let Some(details) = self.core.sessions.details(local) {
                     details.framing = Some(framing);
                 }
@@ -220,6 +221,7 @@ impl<D: Driver> Shard<D> {
         if let Some(error) = wrong {
             self.malformed(local, error);
         }
+        self.charge(local, id, &taken);
         used
     }
 
@@ -230,6 +232,7 @@ impl<D: Driver> Shard<D> {
         id: SessionId,
         framing: &mut F,
         bytes: &mut [u8],
+        taken: &mut Taken,
     ) -> (usize, Option<FrameError>) {
         let mut used = 0;
         while used < bytes.len() && self.may_deliver(local, id) {
@@ -237,6 +240,7 @@ impl<D: Driver> Shard<D> {
             let opened = match framing.find(rest) {
                 Ok(Find::Frame { len }) => {
                     used += len;
+                    taken.frame(len);
                     framing.open(&mut rest[..len])
                 }
                 Ok(Find::Need { .. }) => break,
@@ -247,6 +251,7 @@ impl<D: Driver> Shard<D> {
                     let payload = &rest[opened.payload];
                     if opened.kind == Kind::Message {
                         self.core.counters.add(Count::MessagesIn, 1);
+                        taken.message(payload.len());
                         self.call_recv(local, id, payload);
                     } else {
                         self.control_frame(local, opened.kind, payload);

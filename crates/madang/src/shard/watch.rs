@@ -23,6 +23,7 @@ impl<D: Driver> Shard<D> {
                 Timer::Greeting(embryo) => self.greeting_overdue(embryo),
                 Timer::Check { local, id } => self.check(local, id),
                 Timer::Leave { local, id } => self.leave_overdue(local, id),
+                Timer::Throttle { local, id } => self.throttle_due(local, id),
                 Timer::Content { local, id, key: name } => {
                     if let Some(details) = self.core.sessions.details(local) {
                         details.timers.retain(|(_, other)| *other != key);
@@ -66,7 +67,7 @@ impl<D: Driver> Shard<D> {
         if details.over_soft_since.is_some() && session.outbox.bytes() <= soft_bytes {
             details.over_soft_since = None;
         }
-        // While jobs hold the messages, or no receive is started for want of buffers, the silence and the half frame are
+        // While jobs or debts hold the messages, or no receive is started for want of buffers, the silence and the half frame are
         // ours, not the peer's.
         let held = session.holds > 0 || !session.receiving && !session.eof;
         let silence = now.since(session.last_heard);

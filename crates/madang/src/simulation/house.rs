@@ -234,6 +234,9 @@ impl House {
         if packets > 0 {
             ledger.fail("I7", format!("house {} ends with {packets} packets out", self.number));
         }
+        if figures.throttled > 0 {
+            ledger.did("input held back");
+        }
         let tale = &ledger.houses[self.number];
         let (joins, leaves, declined) = (tale.joins, tale.leaves, tale.declined);
         let mut books = vec![

@@ -158,6 +158,7 @@ pub(super) struct HouseTale {
     pub(super) drain_bytes_max: usize,
     pub(super) abortive_close: bool,
     pub(super) pool_is_ample: bool,
+    pub(super) limits_input: bool,
     pub(super) joins: u64,
     pub(super) leaves: u64,
     pub(super) declined: u64,
@@ -491,6 +492,8 @@ impl Ledger {
             PoolExhausted => ok(!house.pool_is_ample, "the pool has room"),
             Unreachable | System => ok(!self.harmless, "no fault of this run breaks a connection"),
             SystemExhausted => Err("the shortage passes (K13)".to_owned()),
+            TooFast => ok(house.limits_input, "nothing limits what it sends"),
+            Evicted | Overload => Err("nothing is short".to_owned()),
             SlowConsumer | Idle | Dribble => Ok(()),
         }
     }

@@ -215,6 +215,7 @@ const DEEDS: &[&str] = &[
     "graceful stop",
     "group joined or left",
     "hard stop",
+    "input held back",
     "job panics",
     "last word heard",
     "offload",

@@ -110,6 +110,7 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         Tongue::Lan => *pick(dice, &[64, 200, 1_000, 20_000, 300_000]),
         Tongue::Be32 | Tongue::Classic => *pick(dice, &[64, 200, 1_000, 20_000, 65_000]),
     };
+    let recv_burst_ms = *pick(dice, &[200, 2_000]);
     let queue_hard_bytes = (frame_limit_bytes as usize).max(*pick(dice, &[200, 2_000, 50_000, 1 << 20]));
     let heartbeat_ms = *pick(dice, &[50, 200, 500]);
     let reconnect_min_ms = *pick(dice, &[1, 20, 100]);
@@ -124,6 +125,13 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         turn_completions_max: *pick(dice, &[1, 2, 3, 8, 32, 256]),
         backlog: *pick(dice, &[1, 4, 64]),
         abortive_close: dice.below(10) == 0,
+        recv_messages_per_s: *pick(dice, if is_lan { &[0, 0, 150, 1_000] } else { &[0, 0, 40, 200] }),
+        recv_bytes_per_s: *pick(
+            dice,
+            &[0, 0, 0, u64::from(frame_limit_bytes).max(20_000) * 2_000 / recv_burst_ms],
+        ),
+        recv_burst_ms,
+        recv_over_ms: *pick(dice, &[1, 200, 2_000]),
         frame_limit_bytes,
         tick_ms: if is_lan { 0 } else { *pick(dice, &[0, 0, 0, 5, 40]) },
         queue_soft_bytes: queue_hard_bytes / *pick(dice, &[1, 2, 8]),

@@ -122,6 +122,7 @@ impl Town {
                     drain_bytes_max: settings.drain_bytes_max,
                     abortive_close: settings.abortive_close,
                     pool_is_ample: settings.pool_budget_bytes >= 1 << 26,
+                    limits_input: settings.recv_messages_per_s + settings.recv_bytes_per_s > 0,
                     ..HouseTale::default()
                 });
             }

@@ -18,6 +18,7 @@ mod greeting;
 mod groups;
 mod handler;
 mod leaving;
+mod limits;
 mod links;
 mod operation;
 mod sending;
