@@ -32,6 +32,9 @@ struct Args {
     /// Use the programs of the last time as they are.
     #[arg(long)]
     no_build: bool,
+    /// Keep callgrind's dumps beside the programs, for `callgrind_annotate`: the second of each pair is the measured part.
+    #[arg(long)]
+    keep: bool,
 }
 
 const CONTENDERS: [Contender; 5] = [
@@ -48,7 +51,8 @@ fn main() -> anyhow::Result<()> {
     let target = own.parent().and_then(Path::parent).context("a program lies in a target directory")?;
     let target = target.join("valgrind");
     if !args.no_build {
-        let rustflags = r#"build.rustflags=["--cfg=rustix_use_libc"]"#;
+        // Of what rustc links by default (lld), valgrind 3.19 reads no symbols.
+        let rustflags = r#"build.rustflags=["--cfg=rustix_use_libc", "-Clinker-features=-lld"]"#;
         Stage::build(&["--config", rustflags, "--target-dir", &target.to_string_lossy()])?;
     }
     let programs = target.join("release");
@@ -67,7 +71,7 @@ fn per_message(args: &Args, programs: &Path, contender: Contender, depth: u32) -
     /// Fills pools and caches and lets every branch be seen.
     const WARM_UP_SWEEPS: u32 = 5;
 
-    let dumps = Dumps::new(programs, contender, depth)?;
+    let dumps = Dumps::new(programs, contender, depth, args.keep)?;
     let stage = Stage { programs: programs.to_owned(), server_cpu: 0, client_cpu: 1, under: dumps.tool() };
     let load = Load::Echo { connections: args.connections, size: args.size, depth };
     let server = Server::start(&stage, contender, load.mode())?;
@@ -81,20 +85,23 @@ fn per_message(args: &Args, programs: &Path, contender: Contender, depth: u32) -
     Ok(instructions as f64 / messages as f64)
 }
 
-/// The files that callgrind writes for one server; removed at the end.
-struct Dumps(PathBuf);
+/// The files that callgrind writes for one server; removed at the end, unless they are to be kept.
+struct Dumps {
+    directory: PathBuf,
+    keep: bool,
+}
 
 impl Dumps {
-    fn new(programs: &Path, contender: Contender, depth: u32) -> anyhow::Result<Self> {
+    fn new(programs: &Path, contender: Contender, depth: u32, keep: bool) -> anyhow::Result<Self> {
         let directory = programs.join(format!("callgrind-{}-{depth}", contender.name()));
         // Left over from a run that was stopped.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory)?;
-        Ok(Self(directory))
+        Ok(Self { directory, keep })
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("out")
+        self.directory.join("out")
     }
 
     fn tool(&self) -> Vec<String> {
@@ -126,6 +133,8 @@ impl Dumps {
 impl Drop for Dumps {
     fn drop(&mut self) {
         // Only tidiness: the directory lies among the built programs.
-        let _ = fs::remove_dir_all(&self.0);
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
     }
 }

@@ -116,7 +116,8 @@ impl Block {
     /// # Safety
     /// The block is idle and in the caller's hand; it belongs to `owner`.
     #[inline(always)]
-    pub(crate) unsafe fn open(self, owner: NonNull<Core>) {
+    pub(crate) unsafe fn open(self, owner: NonNull<Core>, limit: u32) {
+        debug_assert!(limit as usize <= PACKET_BYTES_MAX, "a limit is at most the longest packet");
         // SAFETY: as the caller promises.
         let (header, class, state) = unsafe { (self.header(), self.class(), self.fields().state) };
         debug_assert_eq!(state, IDLE, "only an idle block is taken");
@@ -129,8 +130,8 @@ impl Block {
         let fresh = Fields {
             start: CONTENT_START as u32,
             end: CONTENT_START as u32,
-            stop: end_of_block.min((CONTENT_START + PACKET_BYTES_MAX) as u32),
-            limit: PACKET_BYTES_MAX as u32,
+            stop: end_of_block.min(CONTENT_START as u32 + limit),
+            limit,
             class: class as u8,
             flags: 0,
             state: OUT,

@@ -17,7 +17,7 @@ use std::ptr::{self, NonNull};
 
 use crate::block::Block;
 use crate::chain::Chain;
-use crate::class::{POOLED_CLASSES, batch_blocks};
+use crate::class::{PACKET_BYTES_MAX, POOLED_CLASSES, batch_blocks};
 use crate::depot::{Core, Depot, PoolExhausted, class_or_refuse};
 use crate::figures::Counters;
 use crate::packet_mut::PacketMut;
@@ -64,13 +64,23 @@ impl Magazine {
     /// [`PoolExhausted`] when the budget or the allocator has nothing; nothing changed.
     #[inline]
     pub fn packet(&self, capacity: usize) -> Result<PacketMut, PoolExhausted> {
+        self.packet_within(capacity, PACKET_BYTES_MAX)
+    }
+
+    /// As [`packet`](Magazine::packet), with a [limit](PacketMut::set_limit) from the start.
+    ///
+    /// # Errors
+    /// As [`packet`](Magazine::packet).
+    #[inline]
+    pub fn packet_within(&self, capacity: usize, limit: usize) -> Result<PacketMut, PoolExhausted> {
         let class = class_or_refuse(self.depot.core(), capacity)?;
         let block = match self.stock().usable() {
             true if class < POOLED_CLASSES => self.stock().take(class)?,
             _ => self.depot.core().take_outside(class)?,
         };
+        let limit = limit.min(PACKET_BYTES_MAX) as u32;
         // SAFETY: the block was just taken from this pool into our hand.
-        Ok(unsafe { PacketMut::open(block, NonNull::from(self.depot.core())) })
+        Ok(unsafe { PacketMut::open_within(block, NonNull::from(self.depot.core()), limit) })
     }
 
     /// Makes this the magazine of the current thread until the guard is dropped; then the one before is restored.

@@ -82,6 +82,13 @@ impl Packet {
         self.fields().flags & EXHAUSTED != 0
     }
 
+    /// Whether all that was written to it is there: neither [too long](Packet::is_too_long) nor
+    /// [exhausted](Packet::is_exhausted).
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.fields().flags == 0
+    }
+
     /// Whether this is the only reference at this moment. `true` stays true as long as the caller does not clone.
     #[inline]
     pub fn is_unique(&self) -> bool {

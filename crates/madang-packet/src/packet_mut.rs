@@ -52,7 +52,17 @@ impl PacketMut {
     #[inline(always)]
     pub(crate) unsafe fn open(block: Block, owner: NonNull<Core>) -> PacketMut {
         // SAFETY: as the caller promises.
-        unsafe { block.open(owner) };
+        unsafe { PacketMut::open_within(block, owner, PACKET_BYTES_MAX as u32) }
+    }
+
+    /// As [`open`](PacketMut::open), with a limit from the start.
+    ///
+    /// # Safety
+    /// As [`open`](PacketMut::open).
+    #[inline(always)]
+    pub(crate) unsafe fn open_within(block: Block, owner: NonNull<Core>, limit: u32) -> PacketMut {
+        // SAFETY: as the caller promises.
+        unsafe { block.open(owner, limit) };
         PacketMut { block }
     }
 
@@ -167,6 +177,20 @@ impl PacketMut {
         if let Some(room) = self.claim(bytes.len()) {
             // SAFETY: `claim` answered room for that many bytes of this block, which no slice of the caller overlaps.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len()) }
+        }
+    }
+
+    /// Appends a header and what stands behind it in one step; both are written, or neither. What a framing does for each
+    /// message that it copies.
+    #[inline]
+    pub fn extend_from_parts<const HEADER: usize>(&mut self, header: [u8; HEADER], bytes: &[u8]) {
+        let Some(all) = bytes.len().checked_add(HEADER) else { return self.mark_too_long() };
+        if let Some(room) = self.claim(all) {
+            // SAFETY: `claim` answered room for both of this block, which no slice of the caller overlaps.
+            unsafe {
+                ptr::copy_nonoverlapping(header.as_ptr(), room, HEADER);
+                ptr::copy_nonoverlapping(bytes.as_ptr(), room.add(HEADER), bytes.len());
+            }
         }
     }
 

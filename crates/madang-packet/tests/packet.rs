@@ -105,6 +105,39 @@ fn a_write_past_the_limit_writes_nothing_and_is_remembered() {
 }
 
 #[test]
+fn a_header_and_its_bytes_are_written_both_or_neither() {
+    check(|p| p.extend_from_parts([1, 2, 3, 4], b"five"), &[1, 2, 3, 4, b'f', b'i', b'v', b'e']);
+    check(|p| p.extend_from_parts([9], &[7; 5_000]), &[&[9][..], &[7; 5_000]].concat());
+    for limit in [0, 3, 4, 7] {
+        let mut packet = packet(0);
+        packet.set_limit(limit);
+        packet.extend_from_parts([1, 2, 3, 4], b"five");
+        assert!(packet.is_too_long() && packet.is_empty(), "limit {limit}");
+    }
+}
+
+#[test]
+fn a_limit_from_the_start_is_the_limit_that_is_set_later() {
+    let depot = Depot::new(PoolSettings::default());
+    let magazine = depot.magazine();
+    for limit in [0, 1, 64, 65, 1_000, PACKET_BYTES_MAX, usize::MAX] {
+        let (mut early, mut late) =
+            (magazine.packet_within(10, limit).unwrap(), magazine.packet(10).unwrap());
+        late.set_limit(limit);
+        assert_eq!(early.limit(), late.limit());
+        let longest = limit.min(70_000);
+        for packet in [&mut early, &mut late] {
+            packet.bytes(&vec![1; longest]);
+            assert!(!packet.is_too_long() && packet.len() == longest, "limit {limit}");
+        }
+        if longest == limit {
+            early.u8(1);
+            assert!(early.is_too_long() && !early.freeze().is_whole(), "limit {limit}");
+        }
+    }
+}
+
+#[test]
 fn the_limit_is_exact_in_every_class() {
     for limit in [0usize, 1, 63, 64, 80, 81, 100, 4096, 4112, 4113, 65_552, 65_553, 200_000] {
         for step in [1usize, 7, 4096] {

@@ -4,7 +4,8 @@
 //! speaks by default, so the engine can be measured against it byte for byte.
 
 use crate::framing::{
-    Find, FrameError, FrameLimit, Framing, Kind, Opened, Overhead, SealError, SealSlot, Sealed, seal_head,
+    Find, FrameError, FrameLimit, Framing, Kind, Next, Opened, Overhead, SealError, SealSlot, Sealed,
+    seal_head,
 };
 
 /// Bytes of the header.
@@ -48,6 +49,18 @@ impl Be32 {
         Ok(Opened { kind: Kind::Message, payload: HEADER..frame.len() })
     }
 
+    /// [`Framing::next`], without the trait.
+    #[inline]
+    pub fn next(&self, bytes: &[u8]) -> Result<Next, FrameError> {
+        Ok(match self.find(bytes)? {
+            Find::Need { total } => Next::Need { total },
+            // What was found is what would be opened: there is nothing more to look at.
+            Find::Frame { len } => {
+                Next::Frame { len, opened: Opened { kind: Kind::Message, payload: HEADER..len } }
+            }
+        })
+    }
+
     #[inline]
     fn check(&self, header: [u8; HEADER]) -> Result<usize, FrameError> {
         let (len, limit) = (u32::from_be_bytes(header), self.limit.get());
@@ -66,6 +79,10 @@ impl Framing for Be32 {
 
     fn open(&mut self, frame: &mut [u8]) -> Result<Opened, FrameError> {
         Be32::open(self, frame)
+    }
+
+    fn next(&mut self, bytes: &mut [u8]) -> Result<Next, FrameError> {
+        Be32::next(self, bytes)
     }
 
     fn overhead(&self) -> Overhead {

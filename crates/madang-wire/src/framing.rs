@@ -36,6 +36,18 @@ pub trait Framing: Send {
     /// and the state are worthless and the connection ends.
     fn open(&mut self, frame: &mut [u8]) -> Result<Opened, FrameError>;
 
+    /// [`find`](Self::find) and [`open`](Self::open) in one step, for a frame that is whole: what the engine does for each
+    /// message. A framing that would read the same header twice may answer from one look; the result must be the same.
+    fn next(&mut self, bytes: &mut [u8]) -> Result<Next, FrameError> {
+        Ok(match self.find(bytes)? {
+            Find::Need { total } => Next::Need { total },
+            Find::Frame { len } => {
+                let frame = bytes.get_mut(..len).ok_or(FrameError::NotOneFrame)?;
+                Next::Frame { len, opened: self.open(frame)? }
+            }
+        })
+    }
+
     /// The most that [`seal`](Self::seal) adds. The same for the life of the connection.
     fn overhead(&self) -> Overhead;
 
@@ -66,6 +78,23 @@ pub enum Find {
     Need {
         /// Bytes of the stream, counted from the frame's start, below which asking again is pointless. More than
         /// were shown, and never more than the longest frame.
+        total: usize,
+    },
+}
+
+/// What [`Framing::next`] took from the start of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The first `len` bytes were one whole frame, and it is opened.
+    Frame {
+        /// Bytes of the frame, head and tail included.
+        len: usize,
+        /// What it is.
+        opened: Opened,
+    },
+    /// There is no whole frame yet; see [`Find::Need`].
+    Need {
+        /// Bytes of the stream, counted from the frame's start, below which asking again is pointless.
         total: usize,
     },
 }

@@ -22,7 +22,7 @@ pub use greeting::{Greeting, NAME_MAX};
 pub use kinds::Expect;
 
 use crate::framing::{
-    Find, FrameError, FrameLimit, Framing, Kind, Opened, Overhead, SealError, SealSlot, Sealed,
+    Find, FrameError, FrameLimit, Framing, Kind, Next, Opened, Overhead, SealError, SealSlot, Sealed,
 };
 
 /// Bytes of the header.
@@ -100,6 +100,21 @@ impl LanFraming {
         Ok(Opened { kind, payload: HEADER..frame.len() })
     }
 
+    /// [`Framing::next`], without the trait: one look at the header.
+    #[inline]
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Next, FrameError> {
+        let Some(header) = bytes.first_chunk() else {
+            return Ok(Next::Need { total: HEADER });
+        };
+        let (kind, payload_len) = self.check(*header, bytes)?;
+        let len = payload_len.saturating_add(HEADER);
+        if len > bytes.len() {
+            return Ok(Next::Need { total: len });
+        }
+        self.expect = self.expect.after(kind);
+        Ok(Next::Frame { len, opened: Opened { kind, payload: HEADER..len } })
+    }
+
     /// Checks all that a header says, before anyone makes room for the payload: the kind and the payload's length.
     /// `bytes` starts with the header.
     #[inline]
@@ -151,6 +166,10 @@ impl Framing for LanFraming {
 
     fn open(&mut self, frame: &mut [u8]) -> Result<Opened, FrameError> {
         LanFraming::open(self, frame)
+    }
+
+    fn next(&mut self, bytes: &mut [u8]) -> Result<Next, FrameError> {
+        LanFraming::next(self, bytes)
     }
 
     fn overhead(&self) -> Overhead {

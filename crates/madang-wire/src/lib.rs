@@ -62,5 +62,6 @@ pub mod lan;
 
 pub use codec::{ReadError, Reader, WriteError, Writer};
 pub use framing::{
-    Find, FrameError, FrameLimit, Framing, Kind, Opened, Overhead, SealError, SealSlot, Sealed, seal_frame,
+    Find, FrameError, FrameLimit, Framing, Kind, Next, Opened, Overhead, SealError, SealSlot, Sealed,
+    seal_frame,
 };

@@ -9,7 +9,6 @@ use crate::fabric::refuse;
 use crate::figures::Count;
 use crate::groups::GroupId;
 use crate::offload::{Job, Then};
-use crate::remote::packet_of;
 use crate::shard::{Core, Found, Timer};
 use crate::{Answer, Event, Figures, LeaveReason, Remote, SessionId, User};
 
@@ -28,11 +27,19 @@ impl<'a> Context<'a> {
 
     /// A packet with `bytes` in it, to write more into and to send. When the pool's budget is used up the packet takes no
     /// writes, and its send answers [`Answer::PoolExhausted`].
+    #[inline]
     pub fn packet(&self, bytes: &[u8]) -> PacketMut {
-        packet_of(self.core.magazine.packet(bytes.len()), &self.core.fabric, bytes)
+        let fabric = &self.core.fabric;
+        let limit = fabric.settings.frame_limit_bytes as usize;
+        let Ok(mut packet) = self.core.magazine.packet_within(bytes.len(), limit) else {
+            return fabric.depot.exhausted();
+        };
+        packet.bytes(bytes);
+        packet
     }
 
     /// Queues a message for a session.
+    #[inline]
     pub fn send(&mut self, session: SessionId, packet: impl Into<Packet>) -> Answer {
         self.send_when(session, packet.into(), false)
     }
@@ -42,6 +49,7 @@ impl<'a> Context<'a> {
         self.send_when(session, packet.into(), true)
     }
 
+    #[inline]
     fn send_when(&mut self, session: SessionId, packet: Packet, urgent: bool) -> Answer {
         match self.core.find(session) {
             Found::Here(local) => self.core.queue(local, packet, urgent),

@@ -153,14 +153,18 @@ impl Fabric {
 }
 
 /// The answer to a packet that cannot be sent to anybody.
+#[inline]
 pub(crate) fn refuse(packet: &Packet) -> Option<Answer> {
+    if packet.is_whole() && !packet.is_empty() { None } else { Some(refusal(packet)) }
+}
+
+#[cold]
+fn refusal(packet: &Packet) -> Answer {
     if packet.is_exhausted() {
-        Some(Answer::PoolExhausted)
+        Answer::PoolExhausted
     } else if packet.is_too_long() {
-        Some(Answer::TooLong)
-    } else if packet.is_empty() {
-        Some(Answer::Empty)
+        Answer::TooLong
     } else {
-        None
+        Answer::Empty
     }
 }

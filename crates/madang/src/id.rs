@@ -34,6 +34,7 @@ impl SessionId {
 
     /// The session's place: unique among the sessions of its server that live now, and bounded by
     /// [`slots`](crate::Remote::slots) of the server, so content can index arrays of its own by it.
+    #[inline]
     pub fn slot(self) -> usize {
         (self.0.get() >> SERIAL_BITS) as usize
     }
@@ -43,6 +44,7 @@ impl SessionId {
     }
 
     /// As a number, for messages between nodes and for logs.
+    #[inline]
     pub fn to_u64(self) -> u64 {
         self.0.get()
     }

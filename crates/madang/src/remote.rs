@@ -23,7 +23,12 @@ pub struct Remote {
 impl Remote {
     /// A packet with `bytes` in it, to write more into and to send.
     pub fn packet(&self, bytes: &[u8]) -> PacketMut {
-        packet_of(self.fabric.depot.packet(bytes.len()), &self.fabric, bytes)
+        let Ok(mut packet) = self.fabric.depot.packet(bytes.len()) else {
+            return self.fabric.depot.exhausted();
+        };
+        packet.set_limit(self.fabric.settings.frame_limit_bytes as usize);
+        packet.bytes(bytes);
+        packet
     }
 
     /// Queues a message. `Full` here means the shard's mailbox; a session whose own queue is full when the shard gets to it
@@ -101,17 +106,4 @@ impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Remote")
     }
-}
-
-/// Fills a fresh packet. Without memory it becomes a packet whose send answers `PoolExhausted`, so that content writes
-/// first and asks once.
-pub(crate) fn packet_of(
-    taken: Result<PacketMut, madang_packet::PoolExhausted>,
-    fabric: &Fabric,
-    bytes: &[u8],
-) -> PacketMut {
-    let Ok(mut packet) = taken else { return fabric.depot.exhausted() };
-    packet.set_limit(fabric.settings.frame_limit_bytes as usize);
-    packet.bytes(bytes);
-    packet
 }

@@ -2,7 +2,7 @@
 
 use madang_wire::be32::{self, Be32};
 use madang_wire::lan::{self, Heartbeat, LanFraming};
-use madang_wire::{Find, FrameError, FrameLimit, Framing, Kind, Overhead, seal_frame};
+use madang_wire::{Find, FrameError, FrameLimit, Framing, Kind, Next, Overhead, seal_frame};
 use proptest::prelude::*;
 
 use crate::{LIMIT, Which, classic};
@@ -19,8 +19,10 @@ struct Delivery {
 enum Asking {
     /// After every read.
     Eager,
-    /// Not before the bytes are there that it said it needs, as the engine does.
+    /// Not before the bytes are there that it said it needs.
     Patient,
+    /// Found and opened in one step, as the engine does.
+    InOneStep,
 }
 
 /// Receives `stream` in reads of the given sizes (the last one takes the rest), as the engine does, and holds the
@@ -38,18 +40,17 @@ fn receive(which: Which, stream: &[u8], reads: &[usize], asking: Asking) -> Deli
             continue;
         }
         while !held.is_empty() {
-            match find_twice(&mut *framing, &held) {
-                Ok(Find::Frame { len }) => {
-                    let mut frame = held.drain(..len).collect::<Vec<_>>();
-                    match framing.open(&mut frame) {
-                        Ok(opened) => {
-                            delivery.frames.push((opened.kind, frame[opened.payload].to_vec()));
-                            needed = 0;
-                        }
-                        Err(error) => return Delivery { end: Some(error), ..delivery },
-                    }
+            let next = match asking {
+                Asking::InOneStep => framing.next(&mut held),
+                Asking::Eager | Asking::Patient => in_two_steps(&mut *framing, &mut held),
+            };
+            match next {
+                Ok(Next::Frame { len, opened }) => {
+                    delivery.frames.push((opened.kind, held[opened.payload].to_vec()));
+                    held.drain(..len);
+                    needed = 0;
                 }
-                Ok(Find::Need { total }) => {
+                Ok(Next::Need { total }) => {
                     needed = total;
                     break;
                 }
@@ -58,6 +59,14 @@ fn receive(which: Which, stream: &[u8], reads: &[usize], asking: Asking) -> Deli
         }
     }
     delivery
+}
+
+/// What [`Framing::next`] does, by the two verbs that it stands for.
+fn in_two_steps(framing: &mut dyn Framing, bytes: &mut [u8]) -> Result<Next, FrameError> {
+    Ok(match find_twice(framing, bytes)? {
+        Find::Frame { len } => Next::Frame { len, opened: framing.open(&mut bytes[..len])? },
+        Find::Need { total } => Next::Need { total },
+    })
 }
 
 /// Asks twice, because looking changes nothing, and checks that the answer keeps the promises of [`Find`].
@@ -78,6 +87,7 @@ fn check_cuts(which: Which, stream: &[u8], reads: &[usize]) -> Delivery {
     let whole = receive(which, stream, &[], Asking::Eager);
     assert_eq!(receive(which, stream, reads, Asking::Eager), whole, "{which:?} asked after every read");
     assert_eq!(receive(which, stream, reads, Asking::Patient), whole, "{which:?} asked when it said");
+    assert_eq!(receive(which, stream, reads, Asking::InOneStep), whole, "{which:?} in one step");
     whole
 }
 

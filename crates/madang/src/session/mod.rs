@@ -13,7 +13,7 @@ mod outbox;
 mod table;
 
 pub(crate) use intake::{Intakes, Taken};
-pub(crate) use outbox::{Entry, Outbox, Queues};
+pub(crate) use outbox::{Author, Outbox, Queues};
 pub(crate) use table::Sessions;
 
 use std::net::SocketAddr;

@@ -12,13 +12,13 @@ use madang_packet::Packet;
 
 const NIL: u32 = u32::MAX;
 
-/// What stands in a queue.
-#[derive(Debug)]
-pub(crate) enum Entry {
+/// Whose word an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Author {
     /// Content's message: the framing goes around it at the drain.
-    Message(Packet),
+    Content,
     /// The engine's own word, framed already.
-    Control(Packet),
+    Engine,
 }
 
 #[derive(Debug)]
@@ -26,8 +26,17 @@ struct Node {
     /// There while the node is queued.
     packet: Option<Packet>,
     next: u32,
-    /// The engine's own word.
-    control: bool,
+    author: Author,
+}
+
+impl Node {
+    /// Fills an empty place. Said so that nothing of what was there is looked at: this is done for every message.
+    #[inline(always)]
+    fn put(&mut self, packet: Packet) {
+        let before = self.packet.replace(packet);
+        debug_assert!(before.is_none(), "the place is empty");
+        std::mem::forget(before);
+    }
 }
 
 const _: () = assert!(size_of::<Node>() == 16, "four nodes share a cache line");
@@ -59,6 +68,14 @@ impl Outbox {
     }
 }
 
+/// What some entries come to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sums {
+    pub(crate) entries: usize,
+    /// Framing not counted.
+    pub(crate) bytes: usize,
+}
+
 /// The nodes of all queues of a shard.
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -79,17 +96,13 @@ impl Queues {
     }
 
     /// Queues behind the others. The limits were checked: what goes in stays bounded by them.
-    pub(crate) fn push(&mut self, outbox: &mut Outbox, entry: Entry) {
-        let (packet, control) = match entry {
-            Entry::Message(packet) => (packet, false),
-            Entry::Control(packet) => (packet, true),
-        };
+    #[inline(always)]
+    pub(crate) fn push(&mut self, outbox: &mut Outbox, packet: Packet, author: Author) {
         let bytes = packet.len();
-        let at = self.node(packet, control);
-        if outbox.tail == NIL {
-            outbox.head = at;
-        } else {
-            self.nodes[outbox.tail as usize].next = at;
+        let at = self.node(packet, author);
+        match self.nodes.get_mut(outbox.tail as usize) {
+            Some(tail) => tail.next = at,
+            None => outbox.head = at,
         }
         outbox.tail = at;
         outbox.len += 1;
@@ -98,52 +111,86 @@ impl Queues {
     }
 
     #[inline]
-    fn node(&mut self, packet: Packet, control: bool) -> u32 {
+    fn node(&mut self, packet: Packet, author: Author) -> u32 {
         let at = self.free;
-        let Some(node) = self.nodes.get_mut(at as usize) else { return self.grow(packet, control) };
+        let Some(node) = self.nodes.get_mut(at as usize) else { return self.grow(packet, author) };
         self.free = node.next;
-        *node = Node { packet: Some(packet), next: NIL, control };
+        node.put(packet);
+        (node.next, node.author) = (NIL, author);
         at
     }
 
     #[cold]
-    fn grow(&mut self, packet: Packet, control: bool) -> u32 {
-        self.nodes.push(Node { packet: Some(packet), next: NIL, control });
+    fn grow(&mut self, packet: Packet, author: Author) -> u32 {
+        self.nodes.push(Node { packet: Some(packet), next: NIL, author });
         u32::try_from(self.nodes.len() - 1).expect("the queue limits keep the nodes below 2^32")
     }
 
-    /// The length of the entry in front, and whether it is content's message.
+    /// The length of the entry in front, and whose it is.
     #[inline]
-    pub(crate) fn front(&self, outbox: &Outbox) -> Option<(usize, bool)> {
+    pub(crate) fn front(&self, outbox: &Outbox) -> Option<(usize, Author)> {
         let node = self.nodes.get(outbox.head as usize)?;
-        node.packet.as_ref().map(|packet| (packet.len(), !node.control))
+        node.packet.as_ref().map(|packet| (packet.len(), node.author))
     }
 
     /// Takes the entry in front.
-    pub(crate) fn pop(&mut self, outbox: &mut Outbox) -> Option<Entry> {
-        let at = outbox.head;
-        let node = self.nodes.get_mut(at as usize)?;
-        let packet = node.packet.take().expect("a queued node has a packet");
-        let control = node.control;
-        outbox.head = node.next;
-        node.next = self.free;
-        self.free = at;
-        if outbox.head == NIL {
+    pub(crate) fn pop(&mut self, outbox: &mut Outbox) -> Option<(Packet, Author)> {
+        let mut front = None;
+        self.drain(outbox, |packet, author, _| match front {
+            None => {
+                front = Some((packet, author));
+                None
+            }
+            Some(_) => Some(packet),
+        });
+        front
+    }
+
+    /// Gives `take` the entries from the front on, each with the sums of those before it, until it hands one back; those
+    /// that it kept are off the queue.
+    #[inline]
+    pub(crate) fn drain(
+        &mut self,
+        outbox: &mut Outbox,
+        mut take: impl FnMut(Packet, Author, Sums) -> Option<Packet>,
+    ) -> Sums {
+        let first = outbox.head;
+        let (mut at, mut last) = (first, NIL);
+        let mut sums = Sums { entries: 0, bytes: 0 };
+        while let Some(node) = self.nodes.get_mut(at as usize) {
+            let packet = node.packet.take().expect("a queued node has a packet");
+            let len = packet.len();
+            if let Some(packet) = take(packet, node.author, sums) {
+                node.put(packet);
+                break;
+            }
+            sums.entries += 1;
+            sums.bytes += len;
+            last = at;
+            at = node.next;
+        }
+        // The nodes go back in one piece.
+        let Some(last) = self.nodes.get_mut(last as usize) else { return sums };
+        last.next = self.free;
+        self.free = first;
+        outbox.head = at;
+        if at == NIL {
             outbox.tail = NIL;
         }
-        outbox.len -= 1;
-        outbox.bytes -= packet.len() as u32;
-        self.bytes -= packet.len();
-        Some(if control { Entry::Control(packet) } else { Entry::Message(packet) })
+        outbox.len -= sums.entries as u32;
+        outbox.bytes -= sums.bytes as u32;
+        self.bytes -= sums.bytes;
+        sums
     }
 
     /// Drops all that waits, and answers how many of it were content's messages.
     pub(crate) fn clear(&mut self, outbox: &mut Outbox) -> usize {
-        let mut messages = 0;
-        while let Some(entry) = self.pop(outbox) {
-            messages += usize::from(matches!(entry, Entry::Message(_)));
-        }
-        messages
+        let mut words = 0;
+        let all = self.drain(outbox, |_, author, _| {
+            words += usize::from(author == Author::Engine);
+            None
+        });
+        all.entries - words
     }
 }
 
@@ -166,13 +213,13 @@ mod tests {
         for round in 0..50u8 {
             for step in 0..4 {
                 for (who, outbox) in outboxes.iter_mut().enumerate() {
-                    queues.push(outbox, Entry::Message(packet(&depot, round ^ (step * 3 + who as u8))));
+                    queues.push(outbox, packet(&depot, round ^ (step * 3 + who as u8)), Author::Content);
                 }
             }
             assert_eq!(queues.bytes(), 12);
             for (who, outbox) in outboxes.iter_mut().enumerate() {
                 for step in 0..4 {
-                    let Some(Entry::Message(got)) = queues.pop(outbox) else { panic!("a message is queued") };
+                    let (got, _) = queues.pop(outbox).expect("a message is queued");
                     assert_eq!(got[0], round ^ (step * 3 + who as u8));
                 }
                 assert!(queues.pop(outbox).is_none() && outbox.is_empty() && outbox.bytes() == 0);

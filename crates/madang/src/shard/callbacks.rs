@@ -71,7 +71,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A message for content: [`call`](Self::call) without the ways that a message to a shared handler never takes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn call_recv(&mut self, local: u32, id: SessionId, payload: &[u8]) {
         let Content::Handler(handler) = &self.content else {
             return self.call(local, id, Call::Recv(Message::new(payload)));

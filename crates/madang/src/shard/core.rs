@@ -13,7 +13,7 @@ use crate::figures::{Count, Counters};
 use crate::groups::{GroupId, Groups};
 use crate::letters::EmbryoKey;
 use crate::planted::{Planted, planted};
-use crate::session::{Entry, Gait, Intakes, Life, Queues, Sessions};
+use crate::session::{Author, Gait, Intakes, Life, Queues, Sessions};
 use crate::settings::ms;
 use crate::timers::Timers;
 use crate::{Answer, LeaveReason, SessionId};
@@ -99,12 +99,16 @@ impl Core {
     }
 
     /// Where the session `id` is, as of now. The one place where a callback's id is believed or not.
+    #[inline]
     pub(crate) fn find(&self, id: SessionId) -> Found {
-        match self.fabric.directory.layout().locate(id) {
+        let directory = &self.fabric.directory;
+        match directory.layout().locate(id) {
             None => Found::Gone,
             Some((shard, _)) if shard != self.shard => Found::Elsewhere,
-            // The directory knows of disconnects by other threads that have not reached us yet.
-            Some((_, local)) if self.takes(local, id) && self.fabric.directory.is_live(id) => {
+            // The directory knows of disconnects by other threads that have not reached us yet; and a leave that is decided
+            // here is marked there first, so for a session of ours it is the only place to look.
+            Some((_, local)) if directory.is_live(id) => {
+                debug_assert!(self.takes(local, id), "who is live in the directory takes messages");
                 Found::Here(local)
             }
             Some((_, local))
@@ -128,6 +132,7 @@ impl Core {
     }
 
     /// Queues content's message for a session of this shard.
+    #[inline]
     pub(crate) fn queue(&mut self, local: u32, packet: Packet, urgent: bool) -> Answer {
         if let Some(answer) = refuse(&packet) {
             return answer;
@@ -146,7 +151,7 @@ impl Core {
             }
             return self.overflow(local);
         }
-        self.queues.push(&mut session.outbox, Entry::Message(packet));
+        self.queues.push(&mut session.outbox, packet, Author::Content);
         session.urgent |= urgent;
         if !session.dirty {
             session.dirty = true;
@@ -179,7 +184,7 @@ impl Core {
         let Ok(mut packet) = self.magazine.packet_past_budget(frame.len()) else { return false };
         packet.bytes(frame);
         let Some(session) = self.sessions.get_mut(local) else { return false };
-        self.queues.push(&mut session.outbox, Entry::Control(packet.freeze()));
+        self.queues.push(&mut session.outbox, packet.freeze(), Author::Engine);
         session.urgent = true;
         if !session.dirty {
             session.dirty = true;

@@ -20,9 +20,9 @@ use super::callbacks::Call;
 use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
-use crate::framing::Wire;
+use crate::framing::{Guarded, Wire};
 use crate::planted::{Planted, planted};
-use crate::session::{Entry, Gait, Life};
+use crate::session::{Author, Gait, Life, Outbox, Queues};
 use crate::settings::ms;
 use crate::{LeaveReason, Sent};
 
@@ -133,8 +133,8 @@ impl<D: Driver> Shard<D> {
         let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
         let mut chunk: Option<PacketMut> = None;
         let mut total = 0;
-        while let Some((len, is_message)) = queues.front(&session.outbox) {
-            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && is_message;
+        while let Some((len, author)) = queues.front(&session.outbox) {
+            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && author == Author::Content;
             let copied = head + if in_place { 0 } else { len };
             // Room for the chunk that is open, and for two pieces more.
             if outgoing.pieces() + 3 > OUTGOING_PIECES_MAX || total > 0 && total + copied > SEND_BYTES_MAX {
@@ -149,34 +149,31 @@ impl<D: Driver> Shard<D> {
                 chunk = Some(magazine.packet_past_budget(room).map_err(|_| Unsendable::NoMemory)?);
             }
             let into = chunk.as_mut().expect("it was just made");
-            let entry = queues.pop(&mut session.outbox).expect("it was just looked at");
-            match entry {
-                Entry::Control(packet) => {
-                    into.bytes(&packet);
-                }
-                Entry::Message(packet) => {
-                    sent.messages += 1;
-                    sent.bytes += len;
-                    match wire {
-                        Wire::Lan => into.bytes(&lan::header(Kind::Message, len as u32)),
-                        Wire::Be32(_) => into.bytes(&be32::header(len as u32)),
-                        Wire::Custom(_) => {
-                            let framing =
-                                details.framing.as_mut().expect("a foreign session has its framing");
-                            seal(framing, into, &packet).map_err(Unsendable::Seal)?;
-                            total += copied;
-                            continue;
-                        }
-                    };
-                    if in_place {
-                        outgoing.push(chunk.take().expect("it was just written").freeze());
-                        outgoing.push(packet);
-                    } else {
-                        into.bytes(&packet);
+            if !in_place {
+                let most =
+                    (into.capacity().max(CHUNK_MAX) - into.len()).min(SEND_BYTES_MAX.saturating_sub(total));
+                let run = Run { queues, outbox: &mut session.outbox, into, most, sent };
+                total += match wire {
+                    Wire::Lan => run.copy(|len| lan::header(Kind::Message, len)),
+                    Wire::Be32(_) => run.copy(be32::header),
+                    Wire::Custom(_) => {
+                        let framing = details.framing.as_mut().expect("a foreign session has its framing");
+                        run.seal(framing).map_err(Unsendable::Seal)?
                     }
-                }
+                };
+                continue;
             }
-            total += copied + if in_place { len } else { 0 };
+            let (packet, _) = queues.pop(&mut session.outbox).expect("it was just looked at");
+            match wire {
+                Wire::Lan => into.bytes(&lan::header(Kind::Message, len as u32)),
+                Wire::Be32(_) => into.bytes(&be32::header(len as u32)),
+                Wire::Custom(_) => unreachable!("a foreign framing seals in the chunk"),
+            };
+            sent.messages += 1;
+            sent.bytes += len;
+            outgoing.push(chunk.take().expect("it was just written").freeze());
+            outgoing.push(packet);
+            total += head + len;
         }
         if let Some(chunk) = chunk {
             outgoing.push(chunk.freeze());
@@ -292,6 +289,60 @@ impl<D: Driver> Shard<D> {
 enum Unsendable {
     NoMemory,
     Seal(SealError),
+}
+
+/// The entries at the front of a queue that go into the open chunk: the first one in any case, and those behind it that
+/// are small, as long as they fit.
+struct Run<'a> {
+    queues: &'a mut Queues,
+    outbox: &'a mut Outbox,
+    into: &'a mut PacketMut,
+    /// Bytes, headers included.
+    most: usize,
+    sent: &'a mut Sent,
+}
+
+impl Run<'_> {
+    /// Copies them, each behind its header. Answers how many bytes they were.
+    #[inline]
+    fn copy<const HEADER: usize>(self, header: impl Fn(u32) -> [u8; HEADER]) -> usize {
+        let mut words = Sent::default();
+        let all = self.queues.drain(self.outbox, |packet, author, before| {
+            let len = packet.len();
+            let total = before.bytes + (before.entries + 1) * HEADER + len;
+            if before.entries > 0 && (len > COPY_MAX || total > self.most) {
+                return Some(packet);
+            }
+            if author == Author::Content {
+                self.into.extend_from_parts(header(len as u32), &packet);
+            } else {
+                self.into.bytes(&packet);
+                words.messages += 1;
+                words.bytes += len;
+            }
+            None
+        });
+        self.sent.messages += all.entries - words.messages;
+        self.sent.bytes += all.bytes - words.bytes;
+        all.bytes + all.entries * HEADER
+    }
+
+    /// Has a foreign framing close each around its message, in the chunk.
+    fn seal(self, framing: &mut Guarded) -> Result<usize, SealError> {
+        let overhead = framing.overhead().total();
+        let mut outcome = Ok(());
+        let all = self.queues.drain(self.outbox, |packet, _, before| {
+            let total = before.bytes + (before.entries + 1) * overhead + packet.len();
+            if outcome.is_err() || before.entries > 0 && total > self.most {
+                return Some(packet);
+            }
+            outcome = seal(framing, self.into, &packet);
+            None
+        });
+        self.sent.messages += all.entries;
+        self.sent.bytes += all.bytes;
+        outcome.map(|()| all.bytes + all.entries * overhead)
+    }
 }
 
 /// Puts a message into the chunk with room around it, and has the framing close it.

@@ -3,7 +3,7 @@
 use madang_driver::{Driver, RecvEnd};
 use madang_packet::PacketMut;
 use madang_wire::lan::{Goodbye, Heartbeat};
-use madang_wire::{Find, FrameError, Framing, Kind};
+use madang_wire::{Find, FrameError, Framing, Kind, Next};
 
 use super::connections::Owner;
 use super::{Shard, reason_of};
@@ -237,17 +237,11 @@ impl<D: Driver> Shard<D> {
         let mut used = 0;
         while used < bytes.len() && self.may_deliver(local, id) {
             let rest = &mut bytes[used..];
-            let opened = match framing.find(rest) {
-                Ok(Find::Frame { len }) => {
+            match framing.next(rest) {
+                Ok(Next::Need { .. }) => break,
+                Ok(Next::Frame { len, opened }) => {
                     used += len;
                     taken.frame(len);
-                    framing.open(&mut rest[..len])
-                }
-                Ok(Find::Need { .. }) => break,
-                Err(error) => Err(error),
-            };
-            match opened {
-                Ok(opened) => {
                     let payload = &rest[opened.payload];
                     if opened.kind == Kind::Message {
                         self.core.counters.add(Count::MessagesIn, 1);
@@ -269,12 +263,13 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
+    #[inline]
     fn may_deliver(&self, local: u32, id: SessionId) -> bool {
-        self.core.sessions.get(local).is_some_and(|session| {
-            session.id == id
-                && session.life == Life::Joined
-                && (session.holds == 0 || planted(Planted::DeliveredDuringHold))
-        }) && self.core.fabric.directory.is_live(id)
+        // Who is live in the directory lives in this slot and is not leaving: see `Core::find`.
+        self.core.fabric.directory.is_live(id)
+            && self.core.sessions.get(local).is_some_and(|session| {
+                session.life == Life::Joined && (session.holds == 0 || planted(Planted::DeliveredDuringHold))
+            })
     }
 
     /// A word of the peer's engine.
