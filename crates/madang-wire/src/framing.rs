@@ -126,12 +126,34 @@ pub enum Kind {
     Pong = 6,
     /// Why the sender is about to close; its last frame.
     Goodbye = 7,
+    /// WAN: the server takes the client's hello, inside its answer to the handshake.
+    Accept = 8,
+    /// WAN: who the client's player is; its first frame.
+    LogIn = 9,
+    /// WAN: where the client stands in the waiting queue.
+    Queue = 10,
+    /// WAN: a ticket that keeps a place.
+    Ticket = 11,
+    /// WAN: the server will go away.
+    Draining = 12,
 }
 
 impl Kind {
     /// Every kind, in the order of their values.
-    pub const ALL: [Self; 7] =
-        [Self::Greeting, Self::Welcome, Self::Refusal, Self::Message, Self::Ping, Self::Pong, Self::Goodbye];
+    pub const ALL: [Self; 12] = [
+        Self::Greeting,
+        Self::Welcome,
+        Self::Refusal,
+        Self::Message,
+        Self::Ping,
+        Self::Pong,
+        Self::Goodbye,
+        Self::Accept,
+        Self::LogIn,
+        Self::Queue,
+        Self::Ticket,
+        Self::Draining,
+    ];
 
     /// The kind whose byte this is.
     #[inline]
@@ -144,6 +166,11 @@ impl Kind {
             5 => Self::Ping,
             6 => Self::Pong,
             7 => Self::Goodbye,
+            8 => Self::Accept,
+            9 => Self::LogIn,
+            10 => Self::Queue,
+            11 => Self::Ticket,
+            12 => Self::Draining,
             _ => return None,
         })
     }
@@ -310,6 +337,15 @@ pub enum FrameError {
     /// is a framing whose `find` and `open` disagree.)
     #[error("not exactly one frame")]
     NotOneFrame,
+    /// A record does not open: it was changed, replayed, left out or put out of order, or it is under another key.
+    #[error("record does not open")]
+    Forged,
+    /// A frame that fits a record lies across two, or a part of a long one is not as long as it must be.
+    #[error("frame does not keep to its records")]
+    Straddles,
+    /// The records of this direction are used up: see `wan::RECORDS_MAX`.
+    #[error("records are used up")]
+    Exhausted,
     /// A foreign framing's own reason.
     #[error("{0}")]
     Foreign(&'static str),
@@ -338,6 +374,9 @@ pub enum SealError {
         /// Bytes given.
         available: usize,
     },
+    /// The records of this direction are used up: see `wan::RECORDS_MAX`. End the session.
+    #[error("records are used up")]
+    Exhausted,
     /// A foreign framing's own reason.
     #[error("{0}")]
     Foreign(&'static str),

@@ -11,11 +11,11 @@
 //! may come when, so that whoever gets a frame from it gets one that is in turn.
 //!
 //! There is no checksum (TCP has one) and no protection: LAN links belong on addresses that only our own servers
-//! reach.
+//! reach, or go sealed: the same frames inside records (module `wan`, feature `wan`).
 
-mod control;
-mod greeting;
-mod kinds;
+pub(crate) mod control;
+pub(crate) mod greeting;
+pub(crate) mod kinds;
 
 pub use control::{ControlError, Goodbye, GoodbyeReason, Heartbeat, Refusal, RefusalReason, Welcome};
 pub use greeting::{Greeting, NAME_MAX};
@@ -72,6 +72,12 @@ impl LanFraming {
         Self { limit, expect: Expect::Answer }
     }
 
+    /// The same header and payload inside records, from any state on.
+    #[cfg(feature = "wan")]
+    pub(crate) const fn inside(limit: FrameLimit, expect: Expect) -> Self {
+        Self { limit, expect }
+    }
+
     /// Which kinds may come next.
     pub const fn expect(&self) -> Expect {
         self.expect
@@ -96,7 +102,7 @@ impl LanFraming {
         if payload_len.saturating_add(HEADER) != frame.len() {
             return Err(FrameError::NotOneFrame);
         }
-        self.expect = self.expect.after(kind);
+        self.took(kind);
         Ok(Opened { kind, payload: HEADER..frame.len() })
     }
 
@@ -111,17 +117,23 @@ impl LanFraming {
         if len > bytes.len() {
             return Ok(Next::Need { total: len });
         }
-        self.expect = self.expect.after(kind);
+        self.took(kind);
         Ok(Next::Frame { len, opened: Opened { kind, payload: HEADER..len } })
+    }
+
+    /// Moves on behind a frame that [`check`](Self::check) let through.
+    #[inline]
+    pub(crate) fn took(&mut self, kind: Kind) {
+        self.expect = self.expect.after(kind);
     }
 
     /// Checks all that a header says, before anyone makes room for the payload: the kind and the payload's length.
     /// `bytes` starts with the header.
     #[inline]
-    fn check(&self, header: [u8; HEADER], bytes: &[u8]) -> Result<(Kind, usize), FrameError> {
+    pub(crate) fn check(&self, header: [u8; HEADER], bytes: &[u8]) -> Result<(Kind, usize), FrameError> {
         let [low, middle, high, kind] = header;
         let len = u32::from_le_bytes([low, middle, high, 0]);
-        if kind == Kind::Message as u8 && matches!(self.expect, Expect::Traffic) {
+        if kind == Kind::Message as u8 && self.expect.carries_messages() {
             return match len {
                 0 => Err(FrameError::Zero),
                 _ if len > self.limit.get() => Err(self.too_long(len)),

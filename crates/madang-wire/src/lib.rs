@@ -10,9 +10,11 @@
 //! * [`Framing`] is what every framing does: *find* a frame in a stream, *open* it in place, *seal* a payload.
 //! * [`lan`] is the engine's framing between servers, with its greeting, heartbeat and goodbye.
 //! * [`be32`] and [`classic`] are two framings of games that already have clients.
+//! * `wan` (feature `wan`) is the engine's framing on the open internet, and seals LAN links: a Noise handshake, then
+//!   records that are opened and sealed in place.
 //!
-//! The crate names no socket, clock, thread, pool or session, allocates nothing, and holds no buffer: the caller keeps
-//! the bytes of a partial frame and asks again. All that arrives here was written by a stranger, so every function is
+//! The crate names no socket, clock, thread, pool or session, allocates nothing (handshakes apart), and holds no buffer:
+//! the caller keeps the bytes of a partial frame and asks again. All that arrives here was written by a stranger, so every function is
 //! total: it answers or returns a typed error, whatever the bytes. `docs/wire.md` of the project is the normative
 //! description of the bytes; the tests and the golden frames in `vectors/` hold the two together.
 //!
@@ -59,6 +61,8 @@ pub mod classic;
 pub mod codec;
 pub mod framing;
 pub mod lan;
+#[cfg(feature = "wan")]
+pub mod wan;
 
 pub use codec::{ReadError, Reader, WriteError, Writer};
 pub use framing::{

@@ -136,10 +136,18 @@ reasons! {
         Incarnation = 8,
         /// The server's rules do not admit this peer.
         NotAllowed = 9,
+        /// A suite that this server's settings do not admit.
+        Suite = 10,
+        /// The log-in was not taken: a token that is wrong, worn out, or another's.
+        LogIn = 11,
+        /// This player or address is banned.
+        Banned = 12,
         /// Every place is taken; try later.
         Full = 16,
         /// The server is going away; try later, or elsewhere.
         Draining = 17,
+        /// The server has more to do than it can: try later.
+        Busy = 18,
     }
 }
 
@@ -274,6 +282,14 @@ pub enum ControlError {
     /// A frame limit that is none: 0, or more than a header can say.
     #[error("frame limit of {0} bytes")]
     FrameLimit(u32),
+    /// A field is outside its bounds: which, and its value.
+    #[error("{field} is {value}")]
+    Field {
+        /// The field's name in docs/wire.md.
+        field: &'static str,
+        /// As announced.
+        value: u64,
+    },
     /// A heartbeat outside its bounds, or a silence that ends before the next beat.
     #[error("heartbeat every {heartbeat_ms} ms, dead after {dead_after_ms} ms")]
     Heartbeat {
@@ -299,7 +315,7 @@ impl ControlError {
 }
 
 /// Writes the payload behind room for its header, then the header.
-pub(super) fn write_frame(
+pub(crate) fn write_frame(
     kind: Kind,
     out: &mut [u8],
     payload: impl FnOnce(&mut Writer<'_>) -> Result<(), WriteError>,

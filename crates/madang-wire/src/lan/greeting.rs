@@ -12,7 +12,7 @@ pub const NAME_MAX: usize = 64;
 const NO_FLAGS: u16 = 0;
 
 /// The flag that is reserved for "I want this link authenticated and sealed".
-pub(super) const SEALED: u16 = 1;
+pub(crate) const SEALED: u16 = 1;
 
 /// Who the sender is, and what it must agree on before a message means anything. Mismatched builds look like
 /// corruption; a greeting makes them look like what they are.

@@ -264,7 +264,8 @@ impl<D: Driver> Shard<D> {
                     return bytes.len();
                 }
                 Kind::Goodbye => self.embryo_down(index, LinkDown::NoWelcome),
-                Kind::Ping | Kind::Pong | Kind::Message => {}
+                // A beat says nothing before there is a session; the framing lets no other kind through.
+                _ => {}
             }
         }
     }

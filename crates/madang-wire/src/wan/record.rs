@@ -1,0 +1,377 @@
+//! Records: what travels once a handshake is over.
+//!
+//! ```text
+//!  byte 0           2                                                   n
+//!      ┌────────────┬───────────────────────────────────────────────────┬──────────┐
+//!      │ n + 14, LE │ header │ payload │ header │ payload │ …          │ tag, 16  │
+//!      └────────────┴───────────────────────────────────────────────────┴──────────┘
+//!        ciphertext   └ encrypted in place: whole frames, or one part of a long one
+//!        and tag
+//! ```
+//!
+//! A record has no number on the wire: both ends count. So one that is left out, repeated, moved or changed does not
+//! open, and that ends the session. The length stands in the clear and is covered by the tag.
+
+use std::borrow::BorrowMut;
+use std::ops::Range;
+
+use super::FRAME_LIMIT_DEFAULT;
+use super::keys::Secret;
+use super::suite::{AeadKey, Suite, TAG};
+use crate::framing::{Find, FrameError, Kind, SealError};
+use crate::lan::{self, LanFraming};
+
+/// Room in front of a record's frames: its length.
+pub const RECORD_HEAD: usize = 2;
+
+/// Room behind a record's frames: its tag.
+pub const RECORD_TAIL: usize = TAG;
+
+/// The most bytes of frames in one record: a header and [`FRAME_LIMIT_DEFAULT`], so that under that limit no message is
+/// ever cut. A receiver holds a whole record before it can look at
+/// it, so this is what one peer can make it hold for nothing. Ciphers are at full speed well below.
+pub const RECORD_FRAMES_MAX: usize = lan::HEADER + FRAME_LIMIT_DEFAULT.get() as usize;
+
+/// The longest record.
+pub const RECORD_MAX: usize = RECORD_HEAD + RECORD_FRAMES_MAX + RECORD_TAIL;
+
+/// After so many records of a direction its key makes the next one: at most 1 GiB under a key. For AES-GCM 2^26 blocks,
+/// where an attacker's advantage is below 2^-76; ChaChaPoly has no such limit and keeps to the same count. At 20 records
+/// a second a key lives for 55 minutes, so the change is no rare event that only age brings about, and it costs less
+/// than a microsecond.
+pub const REKEY_RECORDS: u64 = 1 << 16;
+
+/// A direction ends after so many records. At a million records a second that is nine years; the counter that Noise
+/// reserves for rekeying is far above.
+pub const RECORDS_MAX: u64 = 1 << 48;
+
+const LEAST_FRAME: usize = lan::HEADER + 1;
+
+/// One direction's key and counter, without an expanded key: 48 bytes. Neither half can be cloned, and each is moved on
+/// by its own calls alone, so that a counter has one owner and is used once.
+struct Direction {
+    secret: Secret,
+    counter: u64,
+    suite: Suite,
+}
+
+impl Direction {
+    fn new(secret: Secret, suite: Suite) -> Self {
+        Self { secret, counter: 0, suite }
+    }
+
+    #[inline]
+    fn expand(&self) -> AeadKey {
+        self.suite.expand(self.secret.bytes())
+    }
+
+    /// Moves on behind a record. The key follows when its time has come; the counter never starts again.
+    #[inline]
+    fn advance(&mut self, key: &mut AeadKey) {
+        self.counter = self.counter.saturating_add(1);
+        if self.counter % REKEY_RECORDS == 0 {
+            self.rekey(key);
+        }
+    }
+
+    #[cold]
+    fn rekey(&mut self, key: &mut AeadKey) {
+        match key.next_secret() {
+            Some(secret) => self.secret = secret,
+            // Cannot be: but nothing more is sealed or opened under a key that had to change.
+            None => self.counter = RECORDS_MAX,
+        }
+        *key = self.expand();
+    }
+}
+
+/// The sending half of a secured connection.
+///
+/// Compact: 48 bytes, and the key is expanded anew for each [`seal`](Self::seal). Use [`expanded`](Self::expanded) for
+/// the records of one flush, or keep an [`Expanded`] of it (about half a KiB more) where sealing happens often.
+pub struct Sealing(Direction);
+
+impl Sealing {
+    pub(super) fn new(secret: Secret, suite: Suite) -> Self {
+        Self(Direction::new(secret, suite))
+    }
+
+    /// Seals one record in place: `record` is [`RECORD_HEAD`] bytes of room, frames, and [`RECORD_TAIL`] bytes of room,
+    /// exactly. The frames are whole, or one part of a long message: see [`parts`].
+    ///
+    /// Records must leave in the order in which they were sealed. After an error nothing of `record` is worth sending.
+    pub fn seal(&mut self, record: &mut [u8]) -> Result<(), SealError> {
+        self.expanded().seal(record)
+    }
+
+    /// The key expanded for a while: for the records of one flush.
+    #[inline]
+    pub fn expanded(&mut self) -> Expanded<&mut Self> {
+        Expanded { key: self.0.expand(), half: self }
+    }
+
+    /// The key expanded for good: for a session that keeps it so.
+    pub fn expand(self) -> Expanded<Self> {
+        Expanded { key: self.0.expand(), half: self }
+    }
+
+    /// Records sealed so far.
+    pub const fn records(&self) -> u64 {
+        self.0.counter
+    }
+}
+
+impl<H: BorrowMut<Sealing>> Expanded<H> {
+    /// As [`Sealing::seal`].
+    #[inline]
+    pub fn seal(&mut self, record: &mut [u8]) -> Result<(), SealError> {
+        let direction = &mut self.half.borrow_mut().0;
+        let available = record.len();
+        let needed = RECORD_HEAD.saturating_add(RECORD_TAIL);
+        let room = SealError::Room { needed, available };
+        let (head, behind) = record.split_first_chunk_mut().ok_or(room)?;
+        let (frames, tail) = behind.split_last_chunk_mut().ok_or(room)?;
+        match frames.len() {
+            0 => return Err(SealError::Empty),
+            len if len > RECORD_FRAMES_MAX => {
+                return Err(SealError::TooLong { len, limit: RECORD_FRAMES_MAX });
+            }
+            _ => {}
+        }
+        if direction.counter >= RECORDS_MAX {
+            return Err(SealError::Exhausted);
+        }
+        let sealed_len = frames.len().saturating_add(RECORD_TAIL);
+        *head = u16::try_from(sealed_len).unwrap_or(u16::MAX).to_le_bytes();
+        *tail = self.key.seal(direction.counter, head, frames).ok_or(SealError::Exhausted)?;
+        direction.advance(&mut self.key);
+        Ok(())
+    }
+}
+
+/// A half with its key expanded: borrowed (`Expanded<&mut Sealing>`) for a while, or owned (`Expanded<Sealing>`).
+pub struct Expanded<H> {
+    key: AeadKey,
+    half: H,
+}
+
+impl<H> Expanded<H> {
+    /// Lets the expanded key go.
+    pub fn compact(self) -> H {
+        self.half
+    }
+
+    /// The half whose key this is.
+    pub const fn half(&self) -> &H {
+        &self.half
+    }
+}
+
+/// How a message's payload is cut into records, as ranges of it. One range: header and payload fit into one record,
+/// beside other frames. More: each but the last fills its record alone, the first with the header before it.
+pub fn parts(payload_len: usize) -> impl Iterator<Item = Range<usize>> {
+    let first = RECORD_FRAMES_MAX.saturating_sub(lan::HEADER).min(payload_len);
+    let mut at = 0usize;
+    let mut next = Some(first);
+    std::iter::from_fn(move || {
+        let len = next?;
+        let part = at..at.saturating_add(len);
+        at = part.end;
+        let left = payload_len.saturating_sub(at);
+        next = (left > 0).then_some(left.min(RECORD_FRAMES_MAX));
+        Some(part)
+    })
+}
+
+/// The receiving half of a secured connection: opens records in place, and gives their frames one at a time.
+///
+/// Like a framing it keeps no bytes: the stream is shown to it again and again, from the first byte that is not used.
+/// Unlike a framing it may have opened some of those already, so bytes that it was shown must be kept *as it left them*,
+/// and in one piece up to what [`find`](Self::find) says.
+pub struct Opening {
+    direction: Direction,
+    frames: LanFraming,
+    /// Bytes of frames at the front of the stream that are opened and not taken; a tag lies behind them.
+    opened: usize,
+    /// Bytes of a long message that are still to come.
+    part_left: usize,
+}
+
+/// What [`Opening::next`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// No more before `total` bytes of the stream are there, counted from what was shown.
+    Need {
+        /// More than were shown, at most [`RECORD_MAX`].
+        total: usize,
+    },
+    /// A whole frame.
+    Frame {
+        /// What it carries; in turn.
+        kind: Kind,
+        /// Where its payload lies in what was shown.
+        payload: Range<usize>,
+        /// Bytes of the stream to move on by.
+        used: usize,
+    },
+    /// A part of a message that is too long for one record. The parts of one message follow each other; no other frame
+    /// comes between them.
+    Part {
+        /// Where the part lies in what was shown.
+        payload: Range<usize>,
+        /// Bytes of the same message still to come; 0 with the last part. With the first one, the message is as long as
+        /// the part and this together: within the frame limit.
+        left: usize,
+        /// Bytes of the stream to move on by.
+        used: usize,
+    },
+}
+
+impl Opening {
+    pub(super) fn new(secret: Secret, suite: Suite, frames: LanFraming) -> Self {
+        Self { direction: Direction::new(secret, suite), frames, opened: 0, part_left: 0 }
+    }
+
+    /// How much of the stream the next [`next`](Self::next) wants in one piece: a record, or what is left of one that is
+    /// open. Judges a record by its length before anyone makes room for it.
+    #[inline]
+    pub fn find(&self, bytes: &[u8]) -> Result<Find, FrameError> {
+        let total = if self.opened > 0 {
+            self.opened.saturating_add(RECORD_TAIL)
+        } else {
+            match bytes.first_chunk() {
+                Some(head) => self.record_len(u16::from_le_bytes(*head))?,
+                None => return Ok(Find::Need { total: RECORD_HEAD }),
+            }
+        };
+        Ok(if total <= bytes.len() { Find::Frame { len: total } } else { Find::Need { total } })
+    }
+
+    /// Takes the next frame off the stream, of which `bytes` starts with the first byte that is not used, and opens the
+    /// record in which it lies if that has not been done.
+    ///
+    /// After an error the connection ends: the error says whose fault it is, and the peer is not told.
+    pub fn next(&mut self, bytes: &mut [u8]) -> Result<Step, FrameError> {
+        if self.opened > 0 {
+            return self.frame(bytes, 0);
+        }
+        let mut key = None;
+        match self.open(bytes, |direction| key.insert(direction.expand()))? {
+            Some(need) => Ok(need),
+            None => self.frame(bytes, RECORD_HEAD),
+        }
+    }
+
+    /// The key expanded for a while: for the records of one receive.
+    #[inline]
+    pub fn expanded(&mut self) -> Expanded<&mut Self> {
+        Expanded { key: self.direction.expand(), half: self }
+    }
+
+    /// The key expanded for good: for a session that keeps it so.
+    pub fn expand(self) -> Expanded<Self> {
+        Expanded { key: self.direction.expand(), half: self }
+    }
+
+    /// Which kinds may come next. [`lan::Expect::End`] where the stream ends: the peer said goodbye. Anything else
+    /// there: the end was cut off, by whoever stands between.
+    pub const fn expect(&self) -> lan::Expect {
+        self.frames.expect()
+    }
+
+    /// Records opened so far.
+    pub const fn records(&self) -> u64 {
+        self.direction.counter
+    }
+
+    /// Bytes of the record with this length field, or what is wrong with it.
+    #[inline]
+    fn record_len(&self, sealed_len: u16) -> Result<usize, FrameError> {
+        let sealed_len = usize::from(sealed_len);
+        let (least, limit) = match self.part_left {
+            0 => (LEAST_FRAME, RECORD_FRAMES_MAX),
+            left => {
+                let part = left.min(RECORD_FRAMES_MAX);
+                (part, part)
+            }
+        };
+        let len = sealed_len.saturating_sub(RECORD_TAIL);
+        match len {
+            _ if len < least => Err(FrameError::TooShort { len, least }),
+            _ if len > limit => Err(FrameError::TooLong { len, limit }),
+            _ => Ok(sealed_len.saturating_add(RECORD_HEAD)),
+        }
+    }
+
+    /// Opens the record at the front of `bytes`, or says what is missing.
+    #[inline]
+    fn open<'k>(
+        &mut self,
+        bytes: &mut [u8],
+        key: impl FnOnce(&Direction) -> &'k mut AeadKey,
+    ) -> Result<Option<Step>, FrameError> {
+        let len = match self.find(bytes)? {
+            Find::Need { total } => return Ok(Some(Step::Need { total })),
+            Find::Frame { len } => len,
+        };
+        if self.direction.counter >= RECORDS_MAX {
+            return Err(FrameError::Exhausted);
+        }
+        let key = key(&self.direction);
+        let record = bytes.get_mut(..len).ok_or(FrameError::NotOneFrame)?;
+        let (head, sealed) = record.split_first_chunk_mut::<RECORD_HEAD>().ok_or(FrameError::NotOneFrame)?;
+        self.opened = key.open(self.direction.counter, head, sealed).ok_or(FrameError::Forged)?;
+        self.direction.advance(key);
+        Ok(None)
+    }
+
+    /// The frame at `start`, which is 0 or behind the length of a record that was just opened.
+    #[inline]
+    fn frame(&mut self, bytes: &[u8], start: usize) -> Result<Step, FrameError> {
+        let end = start.saturating_add(self.opened);
+        let record_end = end.saturating_add(RECORD_TAIL);
+        if bytes.len() < record_end {
+            return Ok(Step::Need { total: record_end });
+        }
+        let frames = bytes.get(start..end).ok_or(FrameError::NotOneFrame)?;
+        if self.part_left > 0 {
+            self.opened = 0;
+            self.part_left = self.part_left.saturating_sub(frames.len());
+            return Ok(Step::Part { payload: start..end, left: self.part_left, used: record_end });
+        }
+
+        let header = frames.first_chunk().ok_or(FrameError::Straddles)?;
+        let (kind, payload_len) = self.frames.check(*header, frames)?;
+        let frame_len = payload_len.saturating_add(lan::HEADER);
+        let payload = start.saturating_add(lan::HEADER);
+        if frame_len > frames.len() {
+            // A long message begins its record and fills it; whatever fits a record lies in one.
+            if frame_len <= RECORD_FRAMES_MAX || start != RECORD_HEAD || frames.len() < RECORD_FRAMES_MAX {
+                return Err(FrameError::Straddles);
+            }
+            self.opened = 0;
+            self.part_left = frame_len.saturating_sub(frames.len());
+            return Ok(Step::Part { payload: payload..end, left: self.part_left, used: record_end });
+        }
+        self.frames.took(kind);
+        self.opened = self.opened.saturating_sub(frame_len);
+        let frame_end = start.saturating_add(frame_len);
+        let used = if self.opened == 0 { record_end } else { frame_end };
+        Ok(Step::Frame { kind, payload: payload..frame_end, used })
+    }
+}
+
+impl<H: BorrowMut<Opening>> Expanded<H> {
+    /// As [`Opening::next`].
+    #[inline]
+    pub fn next(&mut self, bytes: &mut [u8]) -> Result<Step, FrameError> {
+        let (half, key) = (self.half.borrow_mut(), &mut self.key);
+        if half.opened > 0 {
+            return half.frame(bytes, 0);
+        }
+        match half.open(bytes, |_| key)? {
+            Some(need) => Ok(need),
+            None => half.frame(bytes, RECORD_HEAD),
+        }
+    }
+}
