@@ -109,8 +109,12 @@ const fn refusal_name(reason: u8) -> &'static str {
         7 => "Sealing",
         8 => "Incarnation",
         9 => "NotAllowed",
+        10 => "Suite",
+        11 => "LogIn",
+        12 => "Banned",
         16 => "Full",
         17 => "Draining",
+        18 => "Busy",
         _ => "without a name",
     }
 }

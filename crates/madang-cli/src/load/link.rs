@@ -165,7 +165,6 @@ impl Link {
                     control.extend_from_slice(&ping.pong());
                 }
                 Kind::Welcome => into.welcome = true,
-                Kind::Greeting | Kind::Pong => {}
                 Kind::Refusal => {
                     let refusal = Refusal::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;
                     return Err(Failure::Refused(refusal.reason));
@@ -174,6 +173,8 @@ impl Link {
                     let goodbye = Goodbye::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;
                     return Err(Failure::Goodbye(goodbye.reason));
                 }
+                // A greeting and a pong say nothing that is counted; the framing lets no other kind through.
+                _ => {}
             }
             Ok(())
         })
