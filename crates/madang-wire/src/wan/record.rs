@@ -375,3 +375,33 @@ impl<H: BorrowMut<Opening>> Expanded<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{FrameLimit, lan::Expect};
+
+    /// F08: at the end of its records a direction stops on both sides, and no counter is used twice.
+    #[test]
+    fn f08_the_last_record_is_the_last() {
+        for suite in Suite::ALL {
+            let secret = || Secret::take(&mut [7; 32]);
+            let frames = LanFraming::inside(FrameLimit::DEFAULT, Expect::Traffic);
+            let (mut sealing, mut opening) =
+                (Sealing::new(secret(), suite), Opening::new(secret(), suite, frames));
+            sealing.0.counter = RECORDS_MAX.saturating_sub(1);
+            opening.direction.counter = RECORDS_MAX.saturating_sub(1);
+
+            let mut last = [0, 0, 1, 0, 0, 4, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let mut more = last;
+            sealing.seal(&mut last).unwrap();
+            assert_eq!(sealing.seal(&mut more), Err(SealError::Exhausted));
+            let found = opening.next(&mut last).unwrap();
+            assert_eq!(found, Step::Frame { kind: Kind::Message, payload: 6..7, used: 23 });
+            assert_eq!(opening.next(&mut last), Err(FrameError::Exhausted));
+            assert_eq!((sealing.records(), opening.records()), (RECORDS_MAX, RECORDS_MAX));
+        }
+    }
+}
