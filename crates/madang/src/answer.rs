@@ -7,6 +7,13 @@
 pub enum Answer {
     /// It will be done in order, unless the session leaves first.
     Queued,
+    /// It took the place of a queued message with the same key: see [`Context::send_latest`](crate::Context::send_latest).
+    Replaced,
+    /// The message was droppable and the session reads too slowly for it. Nothing was queued; a newer one may fit.
+    Dropped,
+    /// The session has more queued than it may for long, and the policy is to tell the sender:
+    /// [`WhenSlow::Throttle`](crate::WhenSlow::Throttle). Nothing was queued; send less, or later.
+    Throttled,
     /// The session's queue, its shard's mailbox or the timer table is full. Nothing was queued. A session over its hard
     /// limit is disconnected as a slow consumer.
     Full,
@@ -23,7 +30,7 @@ pub enum Answer {
 impl Answer {
     /// Whether it was accepted.
     pub fn is_queued(self) -> bool {
-        self == Answer::Queued
+        matches!(self, Answer::Queued | Answer::Replaced)
     }
 
     /// Drops the answer, for whoever does not mind.

@@ -52,8 +52,20 @@ impl<'a> Context<'a> {
     #[inline]
     fn send_when(&mut self, session: SessionId, packet: Packet, urgent: bool) -> Answer {
         match self.core.find(session) {
+            Found::Here(local) if self.core.throttles(local) => Answer::Throttled,
             Found::Here(local) => self.core.queue(local, packet, urgent),
             Found::Elsewhere => self.core.fabric.send(session, packet, urgent),
+            Found::Gone => self.core.gone(),
+        }
+    }
+
+    /// Queues a droppable message of which only the latest matters, such as a position: if one with this key still waits
+    /// for the session, this one takes its place in the queue (and is answered [`Answer::Replaced`]). Order is kept among
+    /// all others. See [`WhenSlow::DropMarked`](crate::WhenSlow::DropMarked) for what happens when the session is slow.
+    pub fn send_latest(&mut self, session: SessionId, key: u32, packet: impl Into<Packet>) -> Answer {
+        match self.core.find(session) {
+            Found::Here(local) => self.core.queue_latest(local, packet.into(), key),
+            Found::Elsewhere => self.core.fabric.send_latest(session, packet.into(), key),
             Found::Gone => self.core.gone(),
         }
     }
@@ -62,6 +74,15 @@ impl<'a> Context<'a> {
     /// one that is full follows the policy for slow consumers. The answer is about the packet and the other shards'
     /// mailboxes.
     pub fn send_many(&mut self, sessions: &[SessionId], packet: &Packet) -> Answer {
+        self.broadcast_many(sessions, packet, None)
+    }
+
+    /// As [`send_many`](Context::send_many), droppable, with a key: see [`send_latest`](Context::send_latest).
+    pub fn send_many_latest(&mut self, sessions: &[SessionId], key: u32, packet: &Packet) -> Answer {
+        self.broadcast_many(sessions, packet, Some(key))
+    }
+
+    fn broadcast_many(&mut self, sessions: &[SessionId], packet: &Packet, key: Option<u32>) -> Answer {
         if let Some(answer) = refuse(packet) {
             return answer;
         }
@@ -71,7 +92,7 @@ impl<'a> Context<'a> {
             match self.core.find(*session) {
                 Found::Here(local) => {
                     let share = shares.next().expect("there is a share for each session named");
-                    self.core.queue(local, share, false).ignore();
+                    self.core.queue_share(local, share, key);
                 }
                 Found::Elsewhere => elsewhere = true,
                 Found::Gone => {}
@@ -79,7 +100,7 @@ impl<'a> Context<'a> {
         }
         drop(shares);
         if elsewhere {
-            self.core.fabric.send_many(sessions, packet, Some(self.core.shard))
+            self.core.fabric.send_many(sessions, packet, key, Some(self.core.shard))
         } else {
             Answer::Queued
         }
@@ -87,20 +108,38 @@ impl<'a> Context<'a> {
 
     /// One packet to every joined session of this server or client.
     pub fn send_all(&mut self, packet: &Packet) -> Answer {
+        self.broadcast_all(packet, None)
+    }
+
+    /// As [`send_all`](Context::send_all), droppable, with a key: see [`send_latest`](Context::send_latest).
+    pub fn send_all_latest(&mut self, key: u32, packet: &Packet) -> Answer {
+        self.broadcast_all(packet, Some(key))
+    }
+
+    fn broadcast_all(&mut self, packet: &Packet, key: Option<u32>) -> Answer {
         if let Some(answer) = refuse(packet) {
             return answer;
         }
-        self.core.queue_all(packet);
-        self.core.fabric.send_all(packet, Some(self.core.shard))
+        self.core.queue_all(packet, key);
+        self.core.fabric.send_all(packet, key, Some(self.core.shard))
     }
 
     /// One packet to every member of a group.
     pub fn send_group(&mut self, group: GroupId, packet: &Packet) -> Answer {
+        self.broadcast_group(group, packet, None)
+    }
+
+    /// As [`send_group`](Context::send_group), droppable, with a key: see [`send_latest`](Context::send_latest).
+    pub fn send_group_latest(&mut self, group: GroupId, key: u32, packet: &Packet) -> Answer {
+        self.broadcast_group(group, packet, Some(key))
+    }
+
+    fn broadcast_group(&mut self, group: GroupId, packet: &Packet, key: Option<u32>) -> Answer {
         if let Some(answer) = refuse(packet) {
             return answer;
         }
-        self.core.queue_group(group, packet);
-        self.core.fabric.send_group(group, packet, Some(self.core.shard))
+        self.core.queue_group(group, packet, key);
+        self.core.fabric.send_group(group, packet, key, Some(self.core.shard))
     }
 
     /// Puts a session into a group; it leaves by itself when the session leaves. Idempotent.

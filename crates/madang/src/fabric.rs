@@ -43,6 +43,13 @@ impl Fabric {
         self.deliver(id, |id| Letter::Send { id, packet, urgent })
     }
 
+    pub(crate) fn send_latest(&self, id: SessionId, packet: Packet, key: u32) -> Answer {
+        if let Some(answer) = refuse(&packet) {
+            return answer;
+        }
+        self.deliver(id, |id| Letter::SendLatest { id, packet, key })
+    }
+
     pub(crate) fn post(&self, id: SessionId, event: Event) -> Answer {
         self.deliver(id, |id| Letter::Post { id, event })
     }
@@ -98,17 +105,31 @@ impl Fabric {
         answer
     }
 
-    pub(crate) fn send_all(&self, packet: &Packet, except: Option<usize>) -> Answer {
-        refuse(packet).unwrap_or_else(|| self.push_all(except, || Letter::SendAll { packet: packet.clone() }))
+    pub(crate) fn send_all(&self, packet: &Packet, key: Option<u32>, except: Option<usize>) -> Answer {
+        refuse(packet)
+            .unwrap_or_else(|| self.push_all(except, || Letter::SendAll { packet: packet.clone(), key }))
     }
 
-    pub(crate) fn send_group(&self, group: GroupId, packet: &Packet, except: Option<usize>) -> Answer {
-        refuse(packet)
-            .unwrap_or_else(|| self.push_all(except, || Letter::SendGroup { group, packet: packet.clone() }))
+    pub(crate) fn send_group(
+        &self,
+        group: GroupId,
+        packet: &Packet,
+        key: Option<u32>,
+        except: Option<usize>,
+    ) -> Answer {
+        refuse(packet).unwrap_or_else(|| {
+            self.push_all(except, || Letter::SendGroup { group, packet: packet.clone(), key })
+        })
     }
 
     /// One letter for each shard that owns some of `ids`, but `except`.
-    pub(crate) fn send_many(&self, ids: &[SessionId], packet: &Packet, except: Option<usize>) -> Answer {
+    pub(crate) fn send_many(
+        &self,
+        ids: &[SessionId],
+        packet: &Packet,
+        key: Option<u32>,
+        except: Option<usize>,
+    ) -> Answer {
         if let Some(answer) = refuse(packet) {
             return answer;
         }
@@ -121,7 +142,7 @@ impl Fabric {
                 .filter(|id| layout.locate(*id).is_some_and(|(at, _)| at == shard))
                 .collect();
             if !theirs.is_empty() {
-                match self.push(shard, Letter::SendMany { ids: theirs, packet: packet.clone() }) {
+                match self.push(shard, Letter::SendMany { ids: theirs, packet: packet.clone(), key }) {
                     Answer::Queued => {}
                     worse => answer = worse,
                 }

@@ -41,7 +41,13 @@ pub struct Figures {
     /// Bytes that wait in the sessions' queues now.
     pub queued_bytes: u64,
     /// Times that a session was not read for a while because it had sent more than it may.
-    pub throttled: u64,
+    pub input_throttled: u64,
+    /// Sends answered `Throttled`.
+    pub sends_throttled: u64,
+    /// Queued messages that a newer one of their key replaced.
+    pub replaced: u64,
+    /// Droppable messages that were dropped because their session was slow.
+    pub dropped: u64,
     /// Requests refused because a queue or mailbox was full.
     pub full: u64,
     /// Requests for sessions that are gone.
@@ -94,7 +100,10 @@ pub(crate) enum Count {
     BytesIn,
     BytesOut,
     Sends,
-    Throttled,
+    InputThrottled,
+    SendsThrottled,
+    Replaced,
+    Dropped,
     Full,
     Gone,
     JobsLate,
@@ -185,7 +194,10 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
         bytes_in: total(Count::BytesIn),
         bytes_out: total(Count::BytesOut),
         sends: total(Count::Sends),
-        throttled: total(Count::Throttled),
+        input_throttled: total(Count::InputThrottled),
+        sends_throttled: total(Count::SendsThrottled),
+        replaced: total(Count::Replaced),
+        dropped: total(Count::Dropped),
         queued_bytes: total(Count::Queued),
         full: total(Count::Full) + remote(|shard| &shard.remote_full),
         gone: total(Count::Gone) + remote(|shard| &shard.remote_gone),

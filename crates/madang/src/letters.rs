@@ -13,14 +13,48 @@ use crate::{Event, LeaveReason, Node, SessionId};
 
 /// In the bounded lane: content's requests.
 pub(crate) enum Letter {
-    Send { id: SessionId, packet: Packet, urgent: bool },
-    SendMany { ids: Arc<[SessionId]>, packet: Packet },
-    SendAll { packet: Packet },
-    SendGroup { group: GroupId, packet: Packet },
-    SendAndDisconnect { id: SessionId, packet: Packet, code: u32 },
-    Post { id: SessionId, event: Event },
-    JoinGroup { id: SessionId, group: GroupId },
-    LeaveGroup { id: SessionId, group: GroupId },
+    Send {
+        id: SessionId,
+        packet: Packet,
+        urgent: bool,
+    },
+    SendLatest {
+        id: SessionId,
+        packet: Packet,
+        key: u32,
+    },
+    /// With a key: as `SendLatest` does, to each.
+    SendMany {
+        ids: Arc<[SessionId]>,
+        packet: Packet,
+        key: Option<u32>,
+    },
+    SendAll {
+        packet: Packet,
+        key: Option<u32>,
+    },
+    SendGroup {
+        group: GroupId,
+        packet: Packet,
+        key: Option<u32>,
+    },
+    SendAndDisconnect {
+        id: SessionId,
+        packet: Packet,
+        code: u32,
+    },
+    Post {
+        id: SessionId,
+        event: Event,
+    },
+    JoinGroup {
+        id: SessionId,
+        group: GroupId,
+    },
+    LeaveGroup {
+        id: SessionId,
+        group: GroupId,
+    },
 }
 
 /// In the lane that is never full: one entry for something bounded each.

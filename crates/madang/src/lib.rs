@@ -62,6 +62,7 @@ mod settings;
 mod shard;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod slow;
 mod timers;
 mod user;
 
@@ -82,6 +83,7 @@ pub use message::Message;
 pub use remote::Remote;
 pub use server::{ForeignServer, LanServer, Server, ServerBuilder, StopError, Stopped};
 pub use settings::{DriverChoice, Settings, WaitStrategy};
+pub use slow::{SlowConsumers, WhenSlow};
 pub use user::{Lobby, User};
 
 /// Packets and pools: `madang-packet`.

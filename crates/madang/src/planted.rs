@@ -50,6 +50,8 @@ bugs! {
     UnsentDropped: "What is queued when a graceful leave begins is dropped.",
     PacketLeaked: "The packet that a full queue refuses never goes back to the pool.",
     GreetingWithoutEnd: "Patience with a peer that does not greet never ends.",
+    LimitOffByOne: "A queue takes one message more than it may.",
+    BudgetLeaks: "What a replaced message held stays counted.",
     ThrottleNeverLifted: "A session that was held for sending too much is not read again.",
 }
 

@@ -45,17 +45,38 @@ impl Remote {
     /// One packet to many: one mailbox entry for each shard that owns some of them, no payload copied. Those that are gone
     /// are passed over.
     pub fn send_many(&self, sessions: &[SessionId], packet: &Packet) -> Answer {
-        self.fabric.send_many(sessions, packet, None)
+        self.fabric.send_many(sessions, packet, None, None)
+    }
+
+    /// As [`Context::send_latest`](crate::Context::send_latest). Whether it replaced another, or was dropped, is found out on
+    /// the session's shard, and counted there.
+    pub fn send_latest(&self, session: SessionId, key: u32, packet: impl Into<Packet>) -> Answer {
+        self.fabric.send_latest(session, packet.into(), key)
+    }
+
+    /// As [`send_many`](Remote::send_many), droppable, with a key: see [`send_latest`](Remote::send_latest).
+    pub fn send_many_latest(&self, sessions: &[SessionId], key: u32, packet: &Packet) -> Answer {
+        self.fabric.send_many(sessions, packet, Some(key), None)
     }
 
     /// One packet to every joined session.
     pub fn send_all(&self, packet: &Packet) -> Answer {
-        self.fabric.send_all(packet, None)
+        self.fabric.send_all(packet, None, None)
+    }
+
+    /// As [`send_all`](Remote::send_all), droppable, with a key: see [`send_latest`](Remote::send_latest).
+    pub fn send_all_latest(&self, key: u32, packet: &Packet) -> Answer {
+        self.fabric.send_all(packet, Some(key), None)
     }
 
     /// One packet to every member of a group.
     pub fn send_group(&self, group: GroupId, packet: &Packet) -> Answer {
-        self.fabric.send_group(group, packet, None)
+        self.fabric.send_group(group, packet, None, None)
+    }
+
+    /// As [`send_group`](Remote::send_group), droppable, with a key: see [`send_latest`](Remote::send_latest).
+    pub fn send_group_latest(&self, group: GroupId, key: u32, packet: &Packet) -> Answer {
+        self.fabric.send_group(group, packet, Some(key), None)
     }
 
     /// Puts a session into a group.

@@ -11,7 +11,7 @@ use crate::engine::{Plan, Running, StopReport, no_state};
 use crate::error::{Result, SettingError, StartError};
 use crate::framing::{ForeignFraming, Protocol};
 use crate::user::Content;
-use crate::{Figures, Handler, Lobby, Remote, Settings};
+use crate::{Figures, Handler, Lobby, Remote, Settings, SlowConsumers};
 
 /// A server for other servers: few peers, the simplest framing, a greeting. Its address is loopback or private.
 #[derive(Debug)]
@@ -86,6 +86,11 @@ impl ServerBuilder {
     /// Sessions at once; see [`Settings::max_sessions`].
     pub fn max_sessions(self, sessions: usize) -> ServerBuilder {
         self.set(|settings| settings.max_sessions = sessions)
+    }
+
+    /// What becomes of sessions that do not read what they are sent.
+    pub fn slow_consumers(self, policy: SlowConsumers) -> ServerBuilder {
+        self.set(|settings| policy.apply(settings))
     }
 
     /// One send per session and tick; see [`Settings::tick_ms`].

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::WhenSlow;
 use crate::error::SettingError;
 
 /// The settings of a server or client: built in code, or read from a TOML file with the same names.
@@ -99,6 +100,8 @@ pub struct Settings {
     pub queue_hard_bytes: usize,
     /// As many messages queued make a slow consumer at once.
     pub queue_hard_messages: usize,
+    /// What happens to a session above `queue_soft_bytes`, besides.
+    pub queue_when_slow: WhenSlow,
     /// The packet pool's budget, in bytes of blocks. What does not fit is answered `PoolExhausted`.
     pub pool_budget_bytes: usize,
     /// Requests of other threads that may wait for a shard.
@@ -216,6 +219,7 @@ impl Default for Settings {
             queue_soft_ms: 30_000,
             queue_hard_bytes: 64 << 20,
             queue_hard_messages: 1 << 20,
+            queue_when_slow: WhenSlow::Kick,
             pool_budget_bytes: 1 << 30,
             mailbox_messages_max: 16_384,
             session_timers_max: 64,

@@ -9,10 +9,12 @@
 //! [`Details`], what joins, leaves and rare events need.
 
 mod intake;
+mod latest;
 mod outbox;
 mod table;
 
 pub(crate) use intake::{Intakes, Taken};
+pub(crate) use latest::Latest;
 pub(crate) use outbox::{Author, Outbox, Queues};
 pub(crate) use table::Sessions;
 
@@ -133,6 +135,8 @@ pub(crate) struct Rare {
     pub(crate) unsent: usize,
     /// Since when the queue is over its soft limit.
     pub(crate) over_soft_since: Option<Time>,
+    /// Its droppable messages that wait.
+    pub(crate) latest: Latest,
     /// What it owes for sending too much, if it ever did.
     pub(crate) flood: Option<Flood>,
     /// Bytes read and thrown away while draining.
@@ -152,6 +156,7 @@ static NOTHING: Rare = Rare {
     goodbye: None,
     unsent: 0,
     over_soft_since: None,
+    latest: Latest::new(),
     flood: None,
     drained_bytes: 0,
     deadline: None,

@@ -10,6 +10,9 @@
 
 use madang_packet::Packet;
 
+use super::Latest;
+use crate::planted::{Planted, planted};
+
 const NIL: u32 = u32::MAX;
 
 /// Whose word an entry is.
@@ -17,6 +20,9 @@ const NIL: u32 = u32::MAX;
 pub(crate) enum Author {
     /// Content's message: the framing goes around it at the drain.
     Content,
+    /// Content's message that a newer one of its key replaces, and that may be dropped: the session's [`Latest`] has a mark
+    /// of it.
+    Droppable,
     /// The engine's own word, framed already.
     Engine,
 }
@@ -95,9 +101,9 @@ impl Queues {
         self.bytes
     }
 
-    /// Queues behind the others. The limits were checked: what goes in stays bounded by them.
+    /// Queues behind the others, and answers the node. The limits were checked: what goes in stays bounded by them.
     #[inline(always)]
-    pub(crate) fn push(&mut self, outbox: &mut Outbox, packet: Packet, author: Author) {
+    pub(crate) fn push(&mut self, outbox: &mut Outbox, packet: Packet, author: Author) -> u32 {
         let bytes = packet.len();
         let at = self.node(packet, author);
         match self.nodes.get_mut(outbox.tail as usize) {
@@ -108,6 +114,7 @@ impl Queues {
         outbox.len += 1;
         outbox.bytes += bytes as u32;
         self.bytes += bytes;
+        at
     }
 
     #[inline]
@@ -183,6 +190,65 @@ impl Queues {
         sums
     }
 
+    /// The message in `node` makes way for a newer one, which is sent in its turn.
+    pub(crate) fn replace(&mut self, outbox: &mut Outbox, node: u32, packet: Packet) {
+        let new = packet.len();
+        let old = self.nodes[node as usize].packet.replace(packet).expect("a marked node has a packet").len();
+        outbox.bytes = outbox.bytes - old as u32 + new as u32;
+        self.bytes = self.bytes + new - if planted(Planted::BudgetLeaks) { 0 } else { old };
+    }
+
+    /// How long the message in `node` is; `None` when it was taken and nothing was queued since.
+    pub(crate) fn len_of(&self, node: u32) -> Option<usize> {
+        self.nodes[node as usize].packet.as_ref().map(|packet| packet.len())
+    }
+
+    /// Drops droppable messages, oldest first, until no more than so many bytes and entries wait. Answers how many.
+    pub(crate) fn shed(
+        &mut self,
+        outbox: &mut Outbox,
+        latest: &mut Latest,
+        most_bytes: usize,
+        most_entries: usize,
+    ) -> usize {
+        let mut dropped = 0;
+        let (mut before, mut at) = (NIL, outbox.head);
+        while at != NIL && (outbox.bytes() > most_bytes || outbox.len() > most_entries) {
+            let Some(oldest) = latest.oldest() else { break };
+            let next = self.nodes[at as usize].next;
+            if at != oldest {
+                (before, at) = (at, next);
+                continue;
+            }
+            match before {
+                NIL => outbox.head = next,
+                before => self.nodes[before as usize].next = next,
+            }
+            if next == NIL {
+                outbox.tail = before;
+            }
+            let node = &mut self.nodes[at as usize];
+            let len = node.packet.take().map_or(0, |packet| packet.len());
+            node.next = self.free;
+            self.free = at;
+            outbox.len -= 1;
+            outbox.bytes -= len as u32;
+            self.bytes -= len;
+            latest.left();
+            dropped += 1;
+            at = next;
+        }
+        dropped
+    }
+
+    /// How many of content's messages wait.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn messages(&self, outbox: &Outbox) -> usize {
+        let first = self.nodes.get(outbox.head as usize);
+        let nodes = std::iter::successors(first, |node| self.nodes.get(node.next as usize));
+        nodes.filter(|node| node.author != Author::Engine).count()
+    }
+
     /// Drops all that waits, and answers how many of it were content's messages.
     pub(crate) fn clear(&mut self, outbox: &mut Outbox) -> usize {
         let mut words = 0;
@@ -226,5 +292,50 @@ mod tests {
             }
         }
         assert_eq!(queues.nodes.len(), 12, "nodes are reused");
+    }
+
+    #[test]
+    fn p7_the_latest_takes_the_place_of_the_one_that_waits_and_the_oldest_are_shed_first() {
+        let depot = Depot::new(PoolSettings::default());
+        let (mut queues, mut outbox, mut latest) = (Queues::new(), Outbox::EMPTY, Latest::new());
+        let push =
+            |queues: &mut Queues, outbox: &mut Outbox, latest: &mut Latest, byte: u8, key: Option<u32>| {
+                let entry = packet(&depot, byte);
+                match key {
+                    None => drop(queues.push(outbox, entry, Author::Content)),
+                    Some(key) => match latest.node_of(key) {
+                        Some(node) => queues.replace(outbox, node, entry),
+                        None => latest.queued(key, queues.push(outbox, entry, Author::Droppable)),
+                    },
+                }
+            };
+        for (byte, key) in
+            [(1, Some(7)), (2, None), (3, Some(8)), (4, Some(7)), (5, None), (6, Some(9)), (7, Some(9))]
+        {
+            push(&mut queues, &mut outbox, &mut latest, byte, key);
+        }
+        // In the queue: 4 of key 7, 2, 3 of key 8, 5, 7 of key 9.
+        assert_eq!((outbox.len(), outbox.bytes(), queues.bytes()), (5, 5, 5));
+        assert_eq!(queues.shed(&mut outbox, &mut latest, 4, 9), 1, "the oldest goes");
+        assert_eq!(queues.shed(&mut outbox, &mut latest, 9, 3), 1, "and the next");
+        assert_eq!(queues.shed(&mut outbox, &mut latest, 3, 3), 0);
+        push(&mut queues, &mut outbox, &mut latest, 8, Some(7));
+        let mut rest = Vec::new();
+        while let Some((got, _)) = queues.pop(&mut outbox) {
+            rest.push(got[0]);
+        }
+        assert_eq!(rest, [2, 5, 7, 8]);
+        latest.forget_sent(&queues);
+        assert!(latest.is_empty(), "what was sent is not replaced any more");
+
+        // What cannot be dropped stays, and a queue of one that was shed whole is as good as new.
+        push(&mut queues, &mut outbox, &mut latest, 1, Some(1));
+        assert_eq!(queues.shed(&mut outbox, &mut latest, 0, 0), 1);
+        push(&mut queues, &mut outbox, &mut latest, 2, None);
+        push(&mut queues, &mut outbox, &mut latest, 3, Some(1));
+        assert_eq!(queues.shed(&mut outbox, &mut latest, 0, 0), 1);
+        push(&mut queues, &mut outbox, &mut latest, 4, None);
+        assert_eq!((outbox.len(), queues.bytes()), (2, 2));
+        assert_eq!(queues.clear(&mut outbox), 2);
     }
 }

@@ -16,6 +16,7 @@ impl<D: Driver> Shard<D> {
         let settings = &core.fabric.settings;
         let mut in_flight =
             self.embryos.in_flight() + usize::from(self.gate.as_ref().is_some_and(|gate| !gate.is_closed()));
+        let mut queued = 0;
         for local in 0..core.sessions.end() {
             let Some(session) = core.sessions.get(local) else { continue };
             let id = session.id;
@@ -53,6 +54,10 @@ impl<D: Driver> Shard<D> {
                     ),
                 );
             }
+            if core.queues.messages(&session.outbox) > settings.queue_hard_messages {
+                return fail("I8", format!("{id} has more messages queued than it may"));
+            }
+            queued += session.outbox.bytes();
             let throttle = core.sessions.peek(local).and_then(|details| details.flood?.timer);
             if throttle.is_some_and(|timer| !session.is_leaving() && !core.timers.is_set(timer)) {
                 return fail("I10", format!("{id} was held for sending too much, and nothing will lift it"));
@@ -61,6 +66,9 @@ impl<D: Driver> Shard<D> {
             if session.is_leaving() && live {
                 return fail("I12", format!("{id} leaves, but its name is still good"));
             }
+        }
+        if queued != core.queues.bytes() {
+            return fail("I8", format!("{queued} bytes are queued, and {} are counted", core.queues.bytes()));
         }
         if let Some(what) = self.embryos.broken(core.now, inbox_max) {
             return fail("I13", what);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use madang_driver::Time;
 use madang_packet::{Magazine, Packet};
 
+use super::queueing::QueueLimits;
 use crate::error::{Error, ErrorKind};
 use crate::fabric::{Fabric, refuse};
 use crate::figures::{Count, Counters};
@@ -68,9 +69,9 @@ pub(crate) struct Core {
     pub(crate) errors: Vec<Error>,
     pub(crate) error_gate: ErrorGate,
     pub(crate) counters: Counters,
-    queue_hard_bytes: usize,
-    queue_hard_messages: usize,
-    queue_soft_bytes: usize,
+    pub(super) limits: QueueLimits,
+    /// Whether a droppable message was ever queued here: else nobody looks for marks of them.
+    pub(super) droppable: bool,
 }
 
 impl Core {
@@ -91,9 +92,13 @@ impl Core {
             errors: Vec::new(),
             error_gate: ErrorGate::new(now),
             counters: Counters::default(),
-            queue_hard_bytes: settings.queue_hard_bytes,
-            queue_hard_messages: settings.queue_hard_messages,
-            queue_soft_bytes: settings.queue_soft_bytes,
+            limits: QueueLimits {
+                soft_bytes: settings.queue_soft_bytes,
+                hard_bytes: settings.queue_hard_bytes,
+                hard_messages: settings.queue_hard_messages,
+                when_slow: settings.queue_when_slow,
+            },
+            droppable: false,
             fabric,
         }
     }
@@ -144,12 +149,11 @@ impl Core {
         if len > session.send_limit as usize {
             return Answer::TooLong;
         }
-        let bytes = session.outbox.bytes() + len;
-        if bytes > self.queue_hard_bytes || session.outbox.len() >= self.queue_hard_messages {
-            if planted(Planted::PacketLeaked) {
-                std::mem::forget(packet);
-            }
-            return self.overflow(local);
+        let slip = usize::from(planted(Planted::LimitOffByOne));
+        if session.outbox.bytes() + len > self.limits.soft_bytes
+            || session.outbox.len() >= self.limits.hard_messages + slip
+        {
+            return self.queue_crowded(local, packet, urgent);
         }
         self.queues.push(&mut session.outbox, packet, Author::Content);
         session.urgent |= urgent;
@@ -157,26 +161,7 @@ impl Core {
             session.dirty = true;
             self.dirty.push(local);
         }
-        if bytes > self.queue_soft_bytes {
-            self.note_soft(local);
-        }
         Answer::Queued
-    }
-
-    #[cold]
-    fn overflow(&mut self, local: u32) -> Answer {
-        self.counters.add(Count::Full, 1);
-        self.error(ErrorKind::QueueOverflow, Some(local));
-        self.decide(local, LeaveReason::SlowConsumer, false);
-        Answer::Full
-    }
-
-    #[cold]
-    fn note_soft(&mut self, local: u32) {
-        let now = self.now;
-        if let Some(details) = self.sessions.details(local) {
-            details.over_soft_since.get_or_insert(now);
-        }
     }
 
     /// Queues the engine's own word, past the limits: it is small, and at most a few wait.
@@ -186,11 +171,18 @@ impl Core {
         let Some(session) = self.sessions.get_mut(local) else { return false };
         self.queues.push(&mut session.outbox, packet.freeze(), Author::Engine);
         session.urgent = true;
-        if !session.dirty {
-            session.dirty = true;
-            self.dirty.push(local);
-        }
+        self.mark_dirty(local);
         true
+    }
+
+    /// Lists a session for the next flush.
+    pub(crate) fn mark_dirty(&mut self, local: u32) {
+        if let Some(session) = self.sessions.get_mut(local) {
+            if !session.dirty {
+                session.dirty = true;
+                self.dirty.push(local);
+            }
+        }
     }
 
     /// Queues a last message and decides the leave behind it.
@@ -200,28 +192,6 @@ impl Core {
             self.decide(local, reason, true);
         }
         answer
-    }
-
-    /// Queues one packet for all joined sessions of this shard.
-    pub(crate) fn queue_all(&mut self, packet: &Packet) {
-        let mut shares = packet.clone().shares(self.sessions.live());
-        for local in 0..self.sessions.end() {
-            if self.sessions.get(local).is_some_and(|session| session.life == Life::Joined) {
-                if let Some(share) = shares.next() {
-                    self.queue(local, share, false).ignore();
-                }
-            }
-        }
-    }
-
-    /// Queues one packet for this shard's members of a group.
-    pub(crate) fn queue_group(&mut self, group: GroupId, packet: &Packet) {
-        let members = self.groups.take(group);
-        let mut shares = packet.clone().shares(members.len());
-        for (local, share) in members.iter().zip(&mut shares) {
-            self.queue(*local, share, false).ignore();
-        }
-        self.groups.put_back(group, members);
     }
 
     pub(crate) fn join_group(&mut self, local: u32, group: GroupId) -> Answer {

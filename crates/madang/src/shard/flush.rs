@@ -73,12 +73,14 @@ impl<D: Driver> Shard<D> {
         let conn = session.conn;
         let mut outgoing = self.spare.pop().unwrap_or_default();
         let mut sent = Sent::default();
-        match self.compose(local, &mut outgoing, &mut sent) {
+        let composed = self.compose(local, &mut outgoing, &mut sent);
+        self.core.forget_sent(local);
+        match composed {
             Ok(()) => {}
             Err(Unsendable::NoMemory) if outgoing.is_empty() => {
                 self.spare.push(outgoing);
                 self.core.error(ErrorKind::PoolExhausted, Some(local));
-                self.mark_dirty(local);
+                self.core.mark_dirty(local);
                 return;
             }
             Err(Unsendable::NoMemory) => {}
@@ -110,15 +112,6 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    pub(super) fn mark_dirty(&mut self, local: u32) {
-        if let Some(session) = self.core.sessions.get_mut(local) {
-            if !session.dirty {
-                session.dirty = true;
-                self.core.dirty.push(local);
-            }
-        }
-    }
-
     /// Takes entries off the queue and makes bytes of them.
     fn compose(&mut self, local: u32, outgoing: &mut Outgoing, sent: &mut Sent) -> Result<(), Unsendable> {
         let Some((session, details)) = self.core.sessions.both(local) else { return Ok(()) };
@@ -134,7 +127,7 @@ impl<D: Driver> Shard<D> {
         let mut chunk: Option<PacketMut> = None;
         let mut total = 0;
         while let Some((len, author)) = queues.front(&session.outbox) {
-            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && author == Author::Content;
+            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && author != Author::Engine;
             let copied = head + if in_place { 0 } else { len };
             // Room for the chunk that is open, and for two pieces more.
             if outgoing.pieces() + 3 > OUTGOING_PIECES_MAX || total > 0 && total + copied > SEND_BYTES_MAX {
@@ -313,7 +306,7 @@ impl Run<'_> {
             if before.entries > 0 && (len > COPY_MAX || total > self.most) {
                 return Some(packet);
             }
-            if author == Author::Content {
+            if author != Author::Engine {
                 self.into.extend_from_parts(header(len as u32), &packet);
             } else {
                 self.into.bytes(&packet);

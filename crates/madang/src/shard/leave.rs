@@ -58,7 +58,7 @@ impl<D: Driver> Shard<D> {
             if let Some(session) = self.core.sessions.get_mut(local) {
                 session.life = Life::Leaving(Gait::Flushing);
             }
-            self.mark_dirty(local);
+            self.core.mark_dirty(local);
             if let Some(session) = self.core.sessions.get_mut(local) {
                 session.urgent = true;
             }
@@ -104,6 +104,7 @@ impl<D: Driver> Shard<D> {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         session.life = Life::Leaving(Gait::Aborting);
         details.unsent += self.core.queues.clear(&mut session.outbox);
+        details.latest.clear();
         let conn = session.conn;
         if self.withdraw_unsent(conn) {
             let (session, details) =
@@ -182,6 +183,7 @@ impl<D: Driver> Shard<D> {
         let (id, conn) = (session.id, session.conn);
         let reason = details.reason.expect("a leave has its reason first");
         details.unsent += self.core.queues.clear(&mut session.outbox);
+        details.latest.clear();
         let leave = Leave {
             reason,
             peer: details.remote(),

@@ -79,17 +79,22 @@ impl<D: Driver> Shard<D> {
                     self.core.queue(local, packet, urgent).ignore();
                 }
             }
-            Letter::SendMany { ids, packet } => {
+            Letter::SendLatest { id, packet, key } => {
+                if let Some(local) = self.addressee(id) {
+                    self.core.queue_latest(local, packet, key).ignore();
+                }
+            }
+            Letter::SendMany { ids, packet, key } => {
                 let mut shares = packet.shares(ids.len());
                 for id in ids.iter() {
                     let share = shares.next().expect("there is a share for each session named");
                     if let Found::Here(local) = self.core.find(*id) {
-                        self.core.queue(local, share, false).ignore();
+                        self.core.queue_share(local, share, key);
                     }
                 }
             }
-            Letter::SendAll { packet } => self.core.queue_all(&packet),
-            Letter::SendGroup { group, packet } => self.core.queue_group(group, &packet),
+            Letter::SendAll { packet, key } => self.core.queue_all(&packet, key),
+            Letter::SendGroup { group, packet, key } => self.core.queue_group(group, &packet, key),
             Letter::SendAndDisconnect { id, packet, code } => {
                 if let Some(local) = self.addressee(id) {
                     let reason = LeaveReason::Disconnected(code);

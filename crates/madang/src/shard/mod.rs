@@ -20,6 +20,7 @@ mod greeting;
 mod join;
 mod leave;
 mod mail;
+mod queueing;
 mod receive;
 mod throttle;
 mod watch;

@@ -64,7 +64,7 @@ impl<D: Driver> Shard<D> {
         let timer = self.core.timers.set(at, Timer::Throttle { local, id });
         let details = self.core.sessions.details(local).expect("it was just there");
         details.flood = Some(Flood { timer: Some(timer), ..flood });
-        self.core.counters.add(Count::Throttled, 1);
+        self.core.counters.add(Count::InputThrottled, 1);
         self.core.hold(local);
     }
 

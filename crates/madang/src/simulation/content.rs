@@ -21,6 +21,9 @@ pub(super) const MEANT: &str = "simulated content panics";
 /// Groups there are.
 const GROUPS: u64 = 3;
 
+/// Keys of droppable messages.
+const KEYS: u64 = 3;
+
 /// How content is disposed: how often it does what, per million callbacks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Temper {
@@ -36,6 +39,8 @@ pub(super) struct Temper {
     pub(super) broadcast: u32,
     pub(super) group: u32,
     pub(super) post: u32,
+    /// Of its messages, how many are droppable ones with a key.
+    pub(super) latest: u32,
     pub(super) timer: u32,
     pub(super) stale: u32,
     pub(super) too_long: u32,
@@ -62,9 +67,10 @@ struct Posted {
 pub(super) trait Hands {
     fn packet(&self, bytes: &[u8]) -> PacketMut;
     fn send(&mut self, id: SessionId, packet: Packet, now: bool) -> Answer;
-    fn send_many(&mut self, ids: &[SessionId], packet: &Packet) -> Answer;
-    fn send_all(&mut self, packet: &Packet) -> Answer;
-    fn send_group(&mut self, group: GroupId, packet: &Packet) -> Answer;
+    fn send_latest(&mut self, id: SessionId, key: u32, packet: Packet) -> Answer;
+    fn send_many(&mut self, ids: &[SessionId], key: Option<u32>, packet: &Packet) -> Answer;
+    fn send_all(&mut self, key: Option<u32>, packet: &Packet) -> Answer;
+    fn send_group(&mut self, group: GroupId, key: Option<u32>, packet: &Packet) -> Answer;
     fn group(&mut self, id: SessionId, group: GroupId, joins: bool) -> Answer;
     fn disconnect(&mut self, id: SessionId, code: u32) -> bool;
     fn last_word(&mut self, id: SessionId, packet: Packet, code: u32) -> Answer;
@@ -81,9 +87,27 @@ macro_rules! hands {
             fn send(&mut self, id: SessionId, packet: Packet, now: bool) -> Answer {
                 if now { <$who>::send_now(self, id, packet) } else { <$who>::send(self, id, packet) }
             }
-            fn send_many(&mut self, ids: &[SessionId], packet: &Packet) -> Answer { <$who>::send_many(self, ids, packet) }
-            fn send_all(&mut self, packet: &Packet) -> Answer { <$who>::send_all(self, packet) }
-            fn send_group(&mut self, group: GroupId, packet: &Packet) -> Answer { <$who>::send_group(self, group, packet) }
+            fn send_latest(&mut self, id: SessionId, key: u32, packet: Packet) -> Answer {
+                <$who>::send_latest(self, id, key, packet)
+            }
+            fn send_many(&mut self, ids: &[SessionId], key: Option<u32>, packet: &Packet) -> Answer {
+                match key {
+                    None => <$who>::send_many(self, ids, packet),
+                    Some(key) => <$who>::send_many_latest(self, ids, key, packet),
+                }
+            }
+            fn send_all(&mut self, key: Option<u32>, packet: &Packet) -> Answer {
+                match key {
+                    None => <$who>::send_all(self, packet),
+                    Some(key) => <$who>::send_all_latest(self, key, packet),
+                }
+            }
+            fn send_group(&mut self, group: GroupId, key: Option<u32>, packet: &Packet) -> Answer {
+                match key {
+                    None => <$who>::send_group(self, group, packet),
+                    Some(key) => <$who>::send_group_latest(self, group, key, packet),
+                }
+            }
             fn group(&mut self, id: SessionId, group: GroupId, joins: bool) -> Answer {
                 if joins { <$who>::join_group(self, id, group) } else { <$who>::leave_group(self, id, group) }
             }
@@ -173,9 +197,29 @@ impl Content {
                 // Through the mailbox also on the own shard: an order of its own.
                 ledger.posted(target, number, caller);
             }
+        } else if dice.chance(temper.latest) {
+            self.send_latest(ledger, hands, caller, target);
         } else {
             let len = length(dice, temper.len_max);
             self.send_one(ledger, hands, caller, target, len, 0);
+        }
+    }
+
+    /// A droppable message with a key.
+    fn send_latest(&self, ledger: &mut Ledger, hands: &mut impl Hands, caller: Caller, target: SessionId) {
+        let len = length(&mut ledger.dice, self.temper.len_max).min(ledger.houses[self.house].frame_limit);
+        let key = ledger.dice.below(KEYS) as u32;
+        ledger.did("send_latest");
+        let number = ledger.number(self.house, caller, Audience::One(target), len, Some(key));
+        let packet = hands.packet(&Payload::Engine { number, flags: 0 }.bytes(len));
+        let answer = hands.send_latest(target, key, packet.freeze());
+        match answer {
+            Answer::Replaced => ledger.did("answer Replaced"),
+            Answer::Dropped => ledger.did("answer Dropped"),
+            _ => {}
+        }
+        if ledger.answered(target, answer, "send_latest", self.house) {
+            ledger.owes_latest(target, number);
         }
     }
 
@@ -227,7 +271,7 @@ impl Content {
         let too_long = flags == 0 && ledger.dice.chance(self.temper.too_long);
         let limit = ledger.houses[self.house].frame_limit;
         let len = if too_long { limit + 1 } else { len.clamp(ENGINE_LEN_MIN, limit) };
-        let number = ledger.number(self.house, caller, Audience::One(target), len);
+        let number = ledger.number(self.house, caller, Audience::One(target), len, None);
         let packet = hands.packet(&Payload::Engine { number, flags }.bytes(len));
         let now = ledger.dice.coin();
         let answer = hands.send(target, packet.freeze(), now);
@@ -236,6 +280,9 @@ impl Content {
             if answer.is_queued() || answer == Answer::Full {
                 ledger.fail("P2", format!("{len} bytes over a limit of {limit} are answered {answer:?}"));
             }
+        }
+        if answer == Answer::Throttled {
+            ledger.did("answer Throttled");
         }
         let accepted = ledger.answered(target, answer, "send", self.house);
         if accepted {
@@ -248,7 +295,7 @@ impl Content {
         let len =
             length(&mut ledger.dice, self.temper.len_max.min(200)).min(ledger.houses[self.house].frame_limit);
         ledger.did("send_and_disconnect");
-        let number = ledger.number(self.house, caller, Audience::One(target), len);
+        let number = ledger.number(self.house, caller, Audience::One(target), len, None);
         let packet = hands.packet(&Payload::Engine { number, flags: 0 }.bytes(len));
         let code = ledger.code(target);
         let answer = hands.last_word(target, packet.freeze(), code);
@@ -277,19 +324,23 @@ impl Content {
             }
         };
         ledger.did("broadcast");
-        let number = ledger.number(self.house, caller, audience.clone(), len);
+        let is_latest = ledger.dice.chance(self.temper.latest);
+        let key = is_latest.then(|| ledger.dice.below(KEYS) as u32);
+        let number = ledger.number(self.house, caller, audience.clone(), len, key);
         let packet = hands.packet(&Payload::Engine { number, flags: 0 }.bytes(len)).freeze();
         if packet.is_exhausted() {
             return;
         }
         let answer = match &audience {
-            Audience::All => hands.send_all(&packet),
-            Audience::Group(group) => hands.send_group(GroupId(*group), &packet),
-            Audience::Many(ids) => hands.send_many(ids, &packet),
+            Audience::All => hands.send_all(key, &packet),
+            Audience::Group(group) => hands.send_group(GroupId(*group), key, &packet),
+            Audience::Many(ids) => hands.send_many(ids, key, &packet),
             Audience::One(_) => return,
         };
         ledger.note(|| format!("    broadcast {number} to {audience:?}: {answer:?}"));
-        ledger.owes_audience(number, answer.is_queued());
+        if key.is_none() {
+            ledger.owes_audience(number, answer.is_queued());
+        }
     }
 
     fn timer(&self, ledger: &mut Ledger, cx: &mut Context<'_>, me: SessionId) {

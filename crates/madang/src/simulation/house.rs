@@ -234,7 +234,7 @@ impl House {
         if packets > 0 {
             ledger.fail("I7", format!("house {} ends with {packets} packets out", self.number));
         }
-        if figures.throttled > 0 {
+        if figures.input_throttled > 0 {
             ledger.did("input held back");
         }
         let tale = &ledger.houses[self.number];

@@ -67,6 +67,8 @@ struct Sending {
     caller: Caller,
     audience: Audience,
     len: usize,
+    /// Droppable: a later one of the same key takes its place.
+    key: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,9 @@ pub(super) struct Tale {
     owed: BTreeMap<Stream, VecDeque<u32>>,
     /// The last message of each stream that its peer got.
     got: BTreeMap<Stream, u32>,
+    /// Droppable messages that its peer may get, and the last that it got of each caller and key.
+    latest: BTreeSet<u32>,
+    latest_got: BTreeMap<(Stream, u32), u32>,
     /// Events that it must get, likewise.
     events: BTreeMap<Stream, VecDeque<u32>>,
     /// How many messages of a scripted peer were delivered.
@@ -289,6 +294,8 @@ impl Ledger {
             node: node.map(|node| (node.name.clone(), node.incarnation)),
             owed: BTreeMap::new(),
             got: BTreeMap::new(),
+            latest: BTreeSet::new(),
+            latest_got: BTreeMap::new(),
             events: BTreeMap::new(),
             arrived: 0,
             cut_at: None,

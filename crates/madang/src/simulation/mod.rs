@@ -207,6 +207,9 @@ pub struct Tally {
 
 /// What content and peers do, all of which some seed of a batch must do.
 const DEEDS: &[&str] = &[
+    "answer Dropped",
+    "answer Replaced",
+    "answer Throttled",
     "broadcast",
     "call from another thread",
     "callback blocks",
@@ -229,6 +232,7 @@ const DEEDS: &[&str] = &[
     "post",
     "refusal at the door",
     "send inside on_join",
+    "send_latest",
     "send_and_disconnect",
     "stale or invented id",
     "timer",

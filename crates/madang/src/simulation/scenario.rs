@@ -8,7 +8,7 @@ use madang_driver::sim::{FaultKind, Faults, Random};
 
 use super::codec::Tongue;
 use super::content::Temper;
-use crate::Settings;
+use crate::{Settings, WhenSlow};
 
 #[derive(Debug)]
 pub(super) struct Scenario {
@@ -138,6 +138,7 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         queue_soft_ms: *pick(dice, &[20, 300, 3_000]),
         queue_hard_bytes,
         queue_hard_messages: *pick(dice, &[2, 16, 1_024]),
+        queue_when_slow: *pick(dice, &[WhenSlow::Kick, WhenSlow::DropMarked, WhenSlow::Throttle]),
         pool_budget_bytes: *pick(dice, &[1 << 20, 1 << 22, 1 << 28]),
         mailbox_messages_max: *pick(dice, &[1, 2, 8, 256]),
         session_timers_max: *pick(dice, &[1, 2, 64]),
@@ -174,6 +175,7 @@ fn draw_temper(dice: &mut Random, settings: &Settings) -> Temper {
         broadcast: rate(200_000),
         group: rate(300_000),
         post: rate(300_000),
+        latest: rate(400_000),
         timer: rate(150_000),
         stale: rate(200_000),
         too_long: rate(30_000),

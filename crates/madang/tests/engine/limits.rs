@@ -40,7 +40,7 @@ fn b04_who_sends_too_much_is_read_no_faster_than_it_may(driver: DriverChoice) {
             debt_seconds -= took.min(debt_seconds);
         }
     }
-    assert!(server.figures().throttled >= 1, "{:?}", server.figures());
+    assert!(server.figures().input_throttled >= 1, "{:?}", server.figures());
     finish(server, &watch);
 }
 
@@ -118,9 +118,9 @@ fn b05_a_flood_of_tiny_frames_is_no_cheaper(driver: DriverChoice) {
             watch.recv(id);
         }
         if throttled > 0 {
-            eventually("it is held", || server.figures().throttled == throttled);
+            eventually("it is held", || server.figures().input_throttled == throttled);
         } else {
-            assert_eq!(server.figures().throttled, 0);
+            assert_eq!(server.figures().input_throttled, 0);
         }
     }
     finish(server, &watch);
@@ -136,6 +136,6 @@ fn b05_a_flood_of_pings_is_a_flood(driver: DriverChoice) {
     let (mut peer, _) = Raw::join_lan(server.local_addr(), &Hello::default());
     watch.join();
     peer.write(&lan_frame(kind::PING, &[1; 8]).repeat(300));
-    eventually("it is held", || server.figures().throttled == 1);
+    eventually("it is held", || server.figures().input_throttled == 1);
     finish(server, &watch);
 }

@@ -23,4 +23,5 @@ mod links;
 mod operation;
 mod sending;
 mod sessions;
+mod slow;
 mod users;

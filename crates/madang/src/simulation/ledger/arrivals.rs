@@ -55,6 +55,16 @@ impl Ledger {
         }
         tale.has_answer |= flags & ANSWER != 0;
         let stream = sending.caller.stream(tale);
+        if let Some(key) = sending.key {
+            let is_owed = tale.latest.remove(&number) || !matches!(sending.audience, Audience::One(_));
+            let before = tale.latest_got.insert((stream, key), number);
+            if !is_owed || before.is_some_and(|before| before >= number) {
+                let what =
+                    format!("{sender}: droppable message {number} arrives behind {before:?}, or unaccepted");
+                self.fail("P7", what);
+            }
+            return;
+        }
         let owed = tale.owed.entry(stream).or_default();
         let last = tale.got.insert(stream, number);
         if owed.front() == Some(&number) {

@@ -18,9 +18,10 @@ impl Ledger {
         caller: Caller,
         audience: Audience,
         len: usize,
+        key: Option<u32>,
     ) -> u32 {
         let life = self.houses[house].life;
-        self.sendings.push(Sending { house, life, caller, audience, len });
+        self.sendings.push(Sending { house, life, caller, audience, len, key });
         self.sendings.len() as u32 - 1
     }
 
@@ -41,6 +42,13 @@ impl Ledger {
         // Behind a last word that travels in the same mailbox there is nothing to hope for.
         if tale.last_word.as_ref().is_none_or(|last| last.stream != stream || last.stream == OWN_SHARD) {
             tale.owed.entry(stream).or_default().push_back(number);
+        }
+    }
+
+    /// Droppable message `number` was accepted for this session.
+    pub(in crate::simulation) fn owes_latest(&mut self, id: SessionId, number: u32) {
+        if let Some(tale) = self.sessions.get_mut(&id) {
+            tale.latest.insert(number);
         }
     }
 
