@@ -35,6 +35,11 @@ pub(super) struct Filled {
     pub(super) to_the_brim: bool,
 }
 
+/// So much is lent in one poll, rounded up to a read. What came in a turn, and the packets that content makes of it, should
+/// still lie near the processor when the turn flushes. With sixteen messages of 256 bytes on each of 1,000 connections,
+/// turns of a megabyte cost 1.12 of what turns of this size cost a message; 128 KiB lie between.
+const POLL_BYTES: usize = 32 << 10;
+
 /// Reads start on their own cache line: neighbours are opened and copied by turns.
 const ALIGN: usize = 64;
 
@@ -58,9 +63,9 @@ impl Memory {
         (self.buffer, self.lent_bytes) = (0, 0);
     }
 
-    /// Nothing can be read until the next poll.
+    /// Nothing is to be read until the next poll.
     pub(super) fn is_used_up(&self) -> bool {
-        self.buffer == self.buffers
+        self.buffer == self.buffers || self.buffer * self.buffer_bytes + self.lent_bytes >= POLL_BYTES
     }
 
     /// Lets `read` write into the next room and lends what it wrote; with an error nothing is lent.
