@@ -18,6 +18,8 @@
 #![warn(missing_docs)]
 
 mod choice;
+#[cfg(unix)]
+mod clock;
 mod completion;
 mod contract;
 mod error;
@@ -40,6 +42,8 @@ pub mod sim;
 pub mod uring;
 
 pub use choice::{DriverKind, UseDriver, pin_thread};
+#[cfg(unix)]
+pub use clock::Clock;
 pub use completion::{Completion, RecvEnd};
 pub use contract::{AttachError, ConnectError, Driver, DriverFigures, Full, Leaked, Wait};
 pub use error::{ListenError, NetError};

@@ -114,8 +114,8 @@ impl ClientBuilder {
             return Err(problem.into());
         }
         let ClientBuilder { settings, protocol, make_state, links, .. } = self;
-        let plan =
-            Plan { settings, protocol, content: Content::Handler(handler), make_state, is_server: false };
+        let content = Content::Handler(handler);
+        let plan = Plan::new(settings, protocol, content, make_state, false)?;
         let client = Client { running: Some(plan.start()?), cells: Mutex::default() };
         for route in links {
             client.connect(route);

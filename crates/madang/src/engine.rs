@@ -9,7 +9,9 @@ use std::sync::mpsc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
-use madang_driver::{Driver, DriverKind, DriverSettings, Leaked, ListenOptions, SocketOptions, UseDriver};
+use madang_driver::{
+    Clock, Driver, DriverKind, DriverSettings, Leaked, ListenOptions, SocketOptions, UseDriver,
+};
 use madang_packet::{Depot, Policy, PoolSettings};
 
 use crate::directory::Directory;
@@ -17,7 +19,7 @@ use crate::error::{SettingError, StartError};
 use crate::fabric::Fabric;
 use crate::figures::ShardFigures;
 use crate::framing::Protocol;
-use crate::gate::{Gate, is_inside};
+use crate::gate::{Gate, RuleBook, is_inside};
 use crate::id::{SerialSource, SlotLayout};
 use crate::letters::Word;
 use crate::mailbox::Mailbox;
@@ -26,7 +28,7 @@ use crate::planted::{Planted, planted};
 use crate::settings::ms;
 use crate::shard::Shard;
 use crate::user::Content;
-use crate::{DriverChoice, Settings};
+use crate::{DriverChoice, Rules, Settings};
 
 /// Idle pool memory that a client keeps for its next burst; a server keeps all that it paid for.
 const CLIENT_KEEP_BYTES: usize = 1 << 20;
@@ -38,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     pub(crate) content: Content,
     pub(crate) make_state: MakeState,
+    /// They outlive a stop.
+    pub(crate) rules: Arc<RuleBook>,
     /// A server listens; a client does not.
     pub(crate) is_server: bool,
 }
@@ -79,6 +83,24 @@ impl StopReport {
 }
 
 impl Plan {
+    /// A plan with the IP rules of its settings' file.
+    pub(crate) fn new(
+        settings: Settings,
+        protocol: Protocol,
+        content: Content,
+        make_state: MakeState,
+        is_server: bool,
+    ) -> Result<Plan, StartError> {
+        settings.check()?;
+        let rules = Rules { book: Arc::new(RuleBook::new(Clock::machine(), settings.rules_max)) };
+        if is_server && !settings.rules_file.is_empty() {
+            rules
+                .load(&settings.rules_file)
+                .map_err(|error| SettingError::new("rules_file", error.to_string()))?;
+        }
+        Ok(Plan { settings, protocol, content, make_state, rules: rules.book, is_server })
+    }
+
     /// Checks the settings and makes what the shards share.
     pub(crate) fn assemble(
         &self,
@@ -118,6 +140,7 @@ impl Plan {
             content: self.content.clone(),
             settings: self.settings.clone(),
             serials,
+            rules: Arc::clone(&self.rules),
             jobs,
             ended: AtomicBool::new(false),
             is_server: self.is_server,
@@ -331,7 +354,12 @@ pub(crate) fn open_gate<D: Driver>(
     let options =
         ListenOptions { address: settings.bind, backlog: settings.backlog, socket: socket_options(settings) };
     match driver.listen(&options) {
-        Ok((listener, address)) => Ok((Gate::new(listener, fabric.protocol.greets(), settings), address)),
+        Ok((listener, address)) => {
+            let mut secret = [0; 16];
+            driver.random(&mut secret);
+            let greets = fabric.protocol.greets();
+            Ok((Gate::new(listener, greets, settings, &fabric.rules, secret, driver.now()), address))
+        }
         Err(error) => Err(StartError::Listen {
             address: settings.bind,
             reason: format!("{}{}", error.error, error.remedy()),
@@ -341,7 +369,7 @@ pub(crate) fn open_gate<D: Driver>(
 
 pub(crate) fn driver_settings(settings: &Settings) -> DriverSettings {
     DriverSettings {
-        connections_max: settings.slots_per_shard() + settings.embryos_max,
+        connections_max: settings.connections_max(),
         recv_buffers: settings.recv_buffers,
         own_file_table: settings.own_file_table,
         ..DriverSettings::default()

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{Link, SessionId};
+use crate::{Link, SessionId, TurnedAway};
 
 /// The result of starting something.
 pub type Result<T, E = StartError> = std::result::Result<T, E>;
@@ -81,6 +81,9 @@ pub enum ErrorKind {
     /// A peer that may not connect here (a LAN server takes loopback, private and listed addresses only).
     #[error("a peer from outside was turned away")]
     Outsider,
+    /// A peer that the IP rules or the limits of its prefix do not let in; a few a second are told, all are counted.
+    #[error("a peer was turned away: {}", TurnedAway::label_of(.0.code()))]
+    TurnedAway(TurnedAway),
     /// No place for another peer: `max_sessions`, or `embryos_max` for peers that have not greeted yet.
     #[error("the server is full")]
     ServerFull,

@@ -8,6 +8,7 @@ use madang_packet::{Depot, Packet};
 use crate::directory::Directory;
 use crate::figures::{self, Figures, ShardFigures};
 use crate::framing::Protocol;
+use crate::gate::RuleBook;
 use crate::groups::GroupId;
 use crate::id::SerialSource;
 use crate::letters::{Letter, Report, Word};
@@ -27,6 +28,7 @@ pub(crate) struct Fabric {
     pub(crate) figures: Box<[ShardFigures]>,
     pub(crate) depot: Depot,
     pub(crate) serials: SerialSource,
+    pub(crate) rules: Arc<RuleBook>,
     pub(crate) jobs: Arc<dyn Jobs>,
     /// The shards have ended: nobody reads the mailboxes any more.
     pub(crate) ended: AtomicBool,

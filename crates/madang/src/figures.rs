@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub use madang_packet::PoolFigures;
 
-use crate::LeaveReason;
+use crate::{LeaveReason, TurnedAway};
 
 /// A snapshot of what a server or client did and holds. Counters count from the start; each shard publishes its own once a
 /// turn, so they are as fresh as its last turn, and sums over shards are not of one instant.
@@ -22,6 +22,12 @@ pub struct Figures {
     pub accepted: u64,
     /// Peers turned away at accept: by the filter, by content, or for want of room.
     pub refused: u64,
+    /// Those by cause, by [`TurnedAway::code`].
+    pub turned_away: [u64; TurnedAway::COUNT],
+    /// Strangers that made way for others because `embryos_max` of them were here; among those that failed.
+    pub evicted: u64,
+    /// Times that accepting paused for `accept_rate_max`.
+    pub accept_pauses: u64,
     /// Peers that ended before they were joined, refused greetings included.
     pub failed: u64,
     /// Sessions that joined, those that a lobby declined at once included.
@@ -78,6 +84,7 @@ impl Figures {
 pub(crate) struct ShardFigures {
     words: [AtomicU64; Count::COUNT],
     leaves: [AtomicU64; LeaveReason::COUNT],
+    turned_away: [AtomicU64; TurnedAway::COUNT],
     /// Requests of other threads that were refused: counted by those threads.
     pub(crate) remote_full: AtomicU64,
     pub(crate) remote_gone: AtomicU64,
@@ -93,6 +100,8 @@ pub(crate) enum Count {
     Queued,
     Accepted,
     Refused,
+    Evicted,
+    AcceptPauses,
     Failed,
     Joins,
     MessagesIn,
@@ -123,6 +132,8 @@ pub(crate) struct Counters {
     words: [u64; Count::COUNT],
     leaves: [u64; LeaveReason::COUNT],
     leaves_changed: bool,
+    turned_away: [u64; TurnedAway::COUNT],
+    turned_away_changed: bool,
 }
 
 impl Counters {
@@ -150,6 +161,13 @@ impl Counters {
         self.leaves_changed = true;
     }
 
+    /// Somebody was not let in.
+    pub(crate) fn turned_away(&mut self, cause: TurnedAway) {
+        self.add(Count::Refused, 1);
+        self.turned_away[usize::from(cause.code())] += 1;
+        self.turned_away_changed = true;
+    }
+
     /// Makes the counters visible. Relaxed: each stands for itself.
     pub(crate) fn publish(&mut self, to: &ShardFigures) {
         for (word, value) in to.words.iter().zip(self.words) {
@@ -157,6 +175,11 @@ impl Counters {
         }
         if std::mem::take(&mut self.leaves_changed) {
             for (word, value) in to.leaves.iter().zip(self.leaves) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        if std::mem::take(&mut self.turned_away_changed) {
+            for (word, value) in to.turned_away.iter().zip(self.turned_away) {
                 word.store(value, Ordering::Relaxed);
             }
         }
@@ -180,12 +203,19 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
             *sum += word.load(Ordering::Relaxed);
         }
     }
+    // The gate's shard alone counts these.
+    let turned_away = shards.first().map_or([0; TurnedAway::COUNT], |gate| {
+        std::array::from_fn(|cause| gate.turned_away[cause].load(Ordering::Relaxed))
+    });
     Figures {
         embryos: total(Count::Embryos),
         sessions: total(Count::Sessions),
         sessions_leaving: total(Count::Leaving),
         accepted: total(Count::Accepted),
         refused: total(Count::Refused),
+        turned_away,
+        evicted: total(Count::Evicted),
+        accept_pauses: total(Count::AcceptPauses),
         failed: total(Count::Failed),
         joins: total(Count::Joins),
         leaves,

@@ -3,9 +3,10 @@
 use madang_driver::Incoming;
 use madang_packet::Packet;
 use madang_wire::lan::RefusalReason;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::gate::GuestId;
 use crate::groups::GroupId;
 use crate::links::LinkSpec;
 use crate::offload::Finished;
@@ -61,10 +62,12 @@ pub(crate) enum Letter {
 pub(crate) enum Word {
     /// Somebody won the right to end this session (see `Directory::leave`).
     Disconnect { id: SessionId, reason: LeaveReason },
-    /// The gate gives an accepted socket to this shard. `placed`: its place is taken already (no greeting to wait for).
-    Adopt { incoming: Incoming, placed: bool },
+    /// The gate gives an accepted socket to this shard.
+    Adopt(Adoption),
     /// The gate's answer to `Report::Proven`.
-    Place { embryo: EmbryoKey, answer: Result<(), RefusalReason> },
+    Place { guest: GuestId, answer: Result<(), RefusalReason> },
+    /// A guest that has proven nothing makes way for another.
+    Evict { guest: GuestId },
     /// A job of `offload` is done.
     Finished(Finished),
     /// A new outgoing link.
@@ -77,25 +80,31 @@ pub(crate) enum Word {
     Stop { graceful: bool },
 }
 
-/// What shards report to the gate.
-pub(crate) enum Report {
-    /// A greeting was fine: may it have a place?
-    Proven { shard: usize, embryo: EmbryoKey, node: Arc<Node> },
-    /// An embryo ended without becoming a session.
-    EmbryoGone { shard: usize },
-    /// A granted place was not used: the peer was gone.
-    PlaceUnused,
-    /// A connection that took its place at the door ended without becoming a session.
-    NotJoined { shard: usize },
-    /// An embryo became a session; of which node, if it has a name.
-    Joined { node: Option<(Arc<Node>, SessionId)> },
-    /// A session began to leave: its place is free for another, within the slack.
-    Leaving,
-    /// A session left.
-    Left { shard: usize, node: Option<(Arc<Node>, SessionId)> },
+/// An accepted socket on its way to its shard.
+pub(crate) struct Adoption {
+    pub(crate) incoming: Incoming,
+    pub(crate) guest: GuestId,
+    /// Its place is taken already: there is no greeting to wait for.
+    pub(crate) placed: bool,
+    /// Neither patch control nor the limits of its prefix apply to it.
+    pub(crate) exempt: bool,
 }
 
-/// Names an embryo of a shard across threads: its place and a number that is never used twice.
+/// What shards report to the gate.
+pub(crate) enum Report {
+    /// A greeting was fine: may he have a place?
+    Proven { guest: GuestId, node: Arc<Node> },
+    /// A guest is gone without having joined.
+    Gone { guest: GuestId },
+    /// A guest became a session; of which node, if it has a name.
+    Joined { guest: GuestId, node: Option<(Arc<Node>, SessionId)> },
+    /// A session began to leave: its place is free for another, within the slack.
+    Leaving,
+    /// A session left; `counted_at`: the address whose prefix it was counted in.
+    Left { shard: usize, counted_at: Option<IpAddr>, node: Option<(Arc<Node>, SessionId)> },
+}
+
+/// Names an embryo of a shard: its place and a number that is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EmbryoKey {
     pub(crate) index: u32,

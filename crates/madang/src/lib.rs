@@ -74,6 +74,7 @@ pub use error::{Error, ErrorKind, LinkDown, Result, SettingError, StartError};
 pub use event::Event;
 pub use figures::{Figures, PoolFigures};
 pub use framing::ForeignFraming;
+pub use gate::{Prefix, Rule, RuleError, RuleKind, RuleLine, RuleSet, Rules, TurnedAway};
 pub use groups::GroupId;
 pub use handler::{Admission, Handler, Node, Peer, Sent};
 pub use id::SessionId;

@@ -49,6 +49,8 @@ bugs! {
     DisconnectLost: "A disconnect from another thread is marked and never told to the shard.",
     UnsentDropped: "What is queued when a graceful leave begins is dropped.",
     PacketLeaked: "The packet that a full queue refuses never goes back to the pool.",
+    BlockEndsEarly: "A temporary block ends a little before its time.",
+    BlockWithoutEnd: "A temporary block never ends.",
     GreetingWithoutEnd: "Patience with a peer that does not greet never ends.",
     LimitOffByOne: "A queue takes one message more than it may.",
     BudgetLeaks: "What a replaced message held stays counted.",

@@ -8,7 +8,7 @@ use madang_packet::{Packet, PacketMut};
 use crate::fabric::Fabric;
 use crate::figures::Figures;
 use crate::groups::GroupId;
-use crate::{Answer, Event, LeaveReason, SessionId};
+use crate::{Answer, Event, LeaveReason, Rules, SessionId};
 
 /// What [`Context`](crate::Context) is inside a callback, for any other thread: clone it, keep it, never wait on it.
 ///
@@ -115,6 +115,11 @@ impl Remote {
     /// One past the highest [`SessionId::slot`]: the size of an array that content indexes by it.
     pub fn slots(&self) -> usize {
         self.fabric.directory.layout().slots()
+    }
+
+    /// The IP rules: who may come in.
+    pub fn rules(&self) -> Rules {
+        Rules { book: Arc::clone(&self.fabric.rules) }
     }
 
     /// A snapshot of the figures.

@@ -11,7 +11,7 @@ use crate::engine::{Plan, Running, StopReport, no_state};
 use crate::error::{Result, SettingError, StartError};
 use crate::framing::{ForeignFraming, Protocol};
 use crate::user::Content;
-use crate::{Figures, Handler, Lobby, Remote, Settings, SlowConsumers};
+use crate::{Figures, Handler, Lobby, Remote, Rules, Settings, SlowConsumers};
 
 /// A server for other servers: few peers, the simplest framing, a greeting. Its address is loopback or private.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl ServerBuilder {
             return Err(problem.into());
         }
         let ServerBuilder { settings, protocol, make_state, .. } = self;
-        Server::start(Plan { settings, protocol, content, make_state, is_server: true })
+        Server::start(Plan::new(settings, protocol, content, make_state, true)?)
     }
 }
 
@@ -203,6 +203,11 @@ impl Server {
     /// A snapshot of the figures.
     pub fn figures(&self) -> Figures {
         self.running().fabric.figures()
+    }
+
+    /// The IP rules: who may come in. They hold over stops.
+    pub fn rules(&self) -> Rules {
+        Rules { book: Arc::clone(&self.plan.rules) }
     }
 
     /// Stops: the listener closes, every session is reset, every join gets its leave, the threads are joined. Offloaded

@@ -155,6 +155,31 @@ pub struct Settings {
     pub allow_public: bool,
     /// Peers beyond loopback and private addresses that a LAN server takes.
     pub allowed_peers: Vec<IpAddr>,
+
+    // --- who may come, and how many of them
+    /// A file of IP rules that a server reads when it first starts, see [`Rules`](crate::Rules); empty: none.
+    pub rules_file: String,
+    /// IP rules at most. When they are so many, adjacent ones become one and the shortest blocks make way.
+    pub rules_max: usize,
+    /// Connections at once from one IPv4 address or one IPv6 /64; 0: any number. Default: any number on a LAN, else 256:
+    /// a large PC bang has some hundred seats behind one address. Whoever serves phones behind a carrier's address
+    /// translation needs more.
+    pub prefix_connections_max: Option<u32>,
+    /// Of those, peers that have not proven who they are. Default: any number on a LAN, else 64.
+    pub prefix_embryos_max: Option<u32>,
+    /// New connections a second from there; 0: as fast as they come. Default: any rate on a LAN, else 50, so that two
+    /// hundred seats that start at once after a patch are in within three seconds.
+    pub prefix_rate_max: Option<u32>,
+    /// New connections that may come from there at once. Default: what comes in two seconds.
+    pub prefix_burst_max: Option<u32>,
+    /// The same limits, so many times as large, hold for the neighbourhood: the IPv4 /24 or the IPv6 /48.
+    pub prefix_wide_factor: u32,
+    /// Whether loopback is spared by these limits: a gateway on the same machine brings everybody from one address.
+    pub prefix_spares_loopback: bool,
+    /// Connections accepted a second, whoever they are; 0: as fast as they come. Past it they wait in the backlog. Default:
+    /// any rate on a LAN, else 4,000: a crowd that comes back after a failure is in within seconds, and accepting takes a
+    /// core's time by a fifth at most.
+    pub accept_rate_max: Option<u32>,
 }
 
 /// Which system interface moves the bytes.
@@ -243,6 +268,15 @@ impl Default for Settings {
             secret: String::new(),
             allow_public: false,
             allowed_peers: Vec::new(),
+            rules_file: String::new(),
+            rules_max: 8_192,
+            prefix_connections_max: None,
+            prefix_embryos_max: None,
+            prefix_rate_max: None,
+            prefix_burst_max: None,
+            prefix_wide_factor: 4,
+            prefix_spares_loopback: true,
+            accept_rate_max: None,
         }
     }
 }
@@ -308,6 +342,15 @@ impl Settings {
         self.session_slack.unwrap_or(self.max_sessions / 20 + 64)
     }
 
+    pub(crate) fn accept_rate(&self, is_lan: bool) -> u32 {
+        self.accept_rate_max.unwrap_or(if is_lan { 0 } else { 4_000 })
+    }
+
+    /// Connections that a shard's driver must have room for.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.slots_per_shard() + self.embryos_max + crate::gate::EVICTED_MAX
+    }
+
     /// Slots of each shard: any shard may have to hold all sessions.
     pub(crate) fn slots_per_shard(&self) -> usize {
         self.max_sessions + self.slack()
@@ -338,6 +381,8 @@ impl Settings {
             ("recv_over_ms", self.recv_over_ms),
             ("reconnect_min_ms", self.reconnect_min_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
+            ("rules_max", self.rules_max as u64),
+            ("prefix_wide_factor", u64::from(self.prefix_wide_factor)),
         ];
         for (key, value) in at_least_one {
             if value == 0 {
@@ -352,6 +397,12 @@ impl Settings {
                 "max_sessions",
                 "workers times sessions (with slack) must fit 24 bits: lower one of them",
             );
+        }
+        if self.rules_max > 1 << 20 {
+            return wrong("rules_max", "at most 1048576: each change copies the table; use wider prefixes");
+        }
+        if self.prefix_burst_max == Some(0) {
+            return wrong("prefix_burst_max", "must be at least 1; to have no limit set prefix_rate_max = 0");
         }
         if madang_wire::FrameLimit::new(self.frame_limit_bytes).is_none() {
             return wrong("frame_limit_bytes", "1 to 16777215");

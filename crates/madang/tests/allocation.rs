@@ -143,6 +143,36 @@ fn check(driver: DriverChoice) {
     assert!(server.stop().unwrap().report().is_clean());
 }
 
+/// What a flood makes the gate do most often must cost it no memory.
+#[cfg(feature = "simulation")]
+#[test]
+fn s13_who_is_turned_away_costs_no_allocation() {
+    struct Shut;
+    impl Handler for Shut {
+        fn on_connection_request(&self, _: &madang::Peer) -> madang::Admission {
+            madang::Admission::Refuse
+        }
+    }
+    let mut door = madang::simulation::Doorway::new(madang::Settings::for_players(), Shut);
+    let banned: std::net::IpAddr = [99, 1, 2, 3].into();
+    door.rules().ban(banned).unwrap();
+    let stranger = |number: u32| SocketAddr::from((std::net::Ipv4Addr::from_bits(number), 5_000));
+    let mut round = |from: u32| {
+        for number in from..from + 10_000 {
+            door.pass(Duration::from_micros(250));
+            assert!(!door.admits(SocketAddr::from((banned, 5_000))));
+            assert!(!door.admits(stranger(number << 8)), "content lets nobody in");
+            assert!(!door.admits(stranger(7 << 24)), "one of a flood");
+        }
+    };
+    // Those that are told, a few a second, are noted: nobody empties the list here, so it grows to its bound first.
+    round(1);
+    let before = ALLOCATIONS.get();
+    round(20_000);
+    let told = ALLOCATIONS.get() - before;
+    assert!(told <= 2, "{told} allocations for 30,000 strangers");
+}
+
 #[test]
 fn an_echo_allocates_nothing_on_its_shard_with_readiness() {
     check(DriverChoice::Readiness);

@@ -4,6 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as MemoryOrder};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -17,6 +18,8 @@ use crate::{Conn, NetError, Time};
 /// Everything in a world but its drivers. Streams and ports are `impl`s of their own files.
 pub(super) struct Machine {
     now: Time,
+    /// The same, for threads without a driver.
+    clock: Arc<AtomicU64>,
     agenda: BinaryHeap<Reverse<Appointment>>,
     appointments_made: u64,
     pub(super) dice: Dice,
@@ -73,9 +76,11 @@ struct Appointment {
 
 impl Machine {
     pub(super) fn new(seed: u64, faults: Faults) -> Machine {
+        // Not zero: a deadline of zero has come already, also at the world's beginning.
+        let now = Time::from_nanos(1_000_000_000);
         Machine {
-            // Not zero: a deadline of zero has come already, also at the world's beginning.
-            now: Time::from_nanos(1_000_000_000),
+            now,
+            clock: Arc::new(AtomicU64::new(now.as_nanos())),
             agenda: BinaryHeap::new(),
             appointments_made: 0,
             dice: Dice::new(seed, faults),
@@ -144,6 +149,12 @@ impl Machine {
             }
         }
         self.now = self.now.max(to);
+        // Relaxed: a world has one thread.
+        self.clock.store(self.now.as_nanos(), MemoryOrder::Relaxed);
+    }
+
+    pub(super) fn clock(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.clock)
     }
 
     fn happen(&mut self, due: Due) {

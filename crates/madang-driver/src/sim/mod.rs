@@ -64,6 +64,8 @@ pub use socket::SimSocket;
 
 use self::machine::Machine;
 use self::shard::{Alarm, Shard};
+#[cfg(unix)]
+use crate::Clock;
 use crate::{DriverSettings, ListenError, ListenOptions, NetError, Time, Wait};
 
 /// A simulated world, as a handle: clones are the same world. It and everything made from it stay on one thread.
@@ -113,6 +115,12 @@ impl World {
     /// The time.
     pub fn now(&self) -> Time {
         self.with(|machine, _| machine.now())
+    }
+
+    /// The clock, for what is no shard: another thread of a server in this world.
+    #[cfg(unix)]
+    pub fn clock(&self) -> Clock {
+        Clock::world(self.with(|machine, _| machine.clock()))
     }
 
     /// Moves the clock to `to` (never back); what is due on the way happens, each at its moment.

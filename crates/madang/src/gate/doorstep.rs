@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use madang_driver::{Incoming, Time};
 
-use crate::letters::EmbryoKey;
+use super::guests::GuestId;
 use crate::timers::TimerKey;
 
 /// The end of a connection that lies in our kernel is noticed within a turn of its shard: a few milliseconds, many times
 /// that on a machine that is too busy.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Who waits: with a framing that greets, the greeting was fine.
-pub(super) enum Knock {
-    Incoming(Incoming),
-    Proven { shard: usize, embryo: EmbryoKey },
+/// Who waits.
+pub(super) struct Knock {
+    pub(super) guest: GuestId,
+    /// His socket, with a framing that does not greet; else a shard has it, and his greeting was fine.
+    pub(super) incoming: Option<Incoming>,
 }
 
 /// The doorstep; as large as the slack, since more sessions than that cannot be on their way out.
@@ -50,6 +51,12 @@ impl Doorstep {
     /// Who came first, and his timer: to be cancelled.
     pub(super) fn first(&mut self) -> Option<(TimerKey, Knock)> {
         self.waiting.pop_front()
+    }
+
+    /// Somebody is gone; his timer, to be cancelled, if he was here.
+    pub(super) fn leave(&mut self, guest: GuestId) -> Option<TimerKey> {
+        let at = self.waiting.iter().position(|(_, knock)| knock.guest == guest)?;
+        self.waiting.remove(at).map(|(patience, _)| patience)
     }
 
     /// Who came first, if his time is over.

@@ -4,42 +4,73 @@
 //! picks the peer's shard, once; greeting and session stay there. Shards report what became of those they were given.
 //!
 //! ```text
-//!   accept ─► filter ─► on_connection_request ─► room? ─► a shard ─► (greeting) ─► Proven ─► Place
-//!                                                            └─ Leaving, Left, EmbryoGone, Joined … ◄─┘
+//!   accept ─► rules ─► limits ─► on_connection_request ─► room? ─► a shard ─► (greeting) ─► Proven ─► Place
+//!                                                                    └─ Gone, Joined, Leaving, Left ◄─┘
 //! ```
+//!
+//! A stranger who is turned away costs no memory, no slot and no line in a log of his own: he is counted by cause, and
+//! some of it is told.
 
+mod book;
 mod doorstep;
+mod guests;
+mod limits;
 mod nodes;
+mod prefix;
+mod rules;
+mod table;
+mod turned_away;
 
-use std::net::IpAddr;
+pub(crate) use self::book::RuleBook;
+pub(crate) use self::guests::GuestId;
+pub use self::prefix::Prefix;
+pub use self::rules::{Rule, RuleError, RuleKind, RuleLine, RuleSet, Rules};
+pub use self::turned_away::TurnedAway;
+
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use madang_driver::{Driver, Incoming, Listener};
+use madang_driver::{Driver, Incoming, Listener, Time};
 use madang_wire::lan::RefusalReason;
 
 use self::doorstep::{Doorstep, Knock, PATIENCE};
+use self::guests::{Guest, Guests, Stage};
+use self::limits::{Limits, Pace, PrefixLimits};
 use self::nodes::Nodes;
-use crate::error::ErrorKind;
+use self::table::{Table, Verdict};
+use crate::error::{Error, ErrorKind};
 use crate::figures::Count;
-use crate::letters::{EmbryoKey, Report, Word};
+use crate::letters::{Adoption, Report, Word};
 use crate::planted::{Planted, planted};
-use crate::shard::{Core, Timer};
+use crate::shard::{Core, ErrorGate, Timer};
+use crate::timers::TimerKey;
 use crate::user::{Content, stranger};
 use crate::{Admission, LeaveReason, Node, Settings};
+
+/// Guests that were told to make way and are still on their way out: for each there may be one more than `embryos_max`.
+/// An abort takes a turn or two; in a flood that outruns this, newcomers are turned away instead.
+pub(crate) const EVICTED_MAX: usize = 64;
+
+/// Strangers turned away that are told a second; the rest is counted. So few that they leave room for other errors.
+const TOLD_A_SECOND: u32 = 10;
 
 pub(crate) struct Gate {
     door: Door,
     /// Peers greet before they have a place.
     greets: bool,
+    rules: Arc<RuleBook>,
+    table: Box<Table>,
+    limits: Limits,
+    pacing: Option<Pacing>,
     places: Places,
     doorstep: Doorstep,
-    /// Peers that were given to a shard and are not joined, those with a place included.
-    embryos: usize,
+    guests: Guests,
     embryos_max: usize,
     /// Connections that each shard was given and has not reported gone.
     load: Vec<usize>,
     nodes: Nodes,
+    told: ErrorGate,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +78,14 @@ enum Door {
     Open(Listener),
     Closing,
     Closed,
+}
+
+/// How fast connections are accepted, whoever they are: past it they wait in the kernel's backlog.
+struct Pacing {
+    pace: Pace,
+    due: Time,
+    /// Accepting pauses, until this fires.
+    pause: Option<TimerKey>,
 }
 
 /// The count of places. A session that leaves gives its place back at once, as long as the slots hold out.
@@ -66,10 +105,28 @@ impl Places {
 }
 
 impl Gate {
-    pub(crate) fn new(listener: Listener, greets: bool, settings: &Settings) -> Gate {
+    /// `secret`: chance, from the driver.
+    pub(crate) fn new(
+        listener: Listener,
+        greets: bool,
+        settings: &Settings,
+        rules: &Arc<RuleBook>,
+        secret: [u8; 16],
+        now: Time,
+    ) -> Gate {
+        let accept_rate = settings.accept_rate(greets);
         Gate {
             door: Door::Open(listener),
             greets,
+            rules: Arc::clone(rules),
+            table: rules.table(),
+            limits: Limits::new(PrefixLimits::new(settings, greets), secret),
+            pacing: (accept_rate > 0).then(|| Pacing {
+                // A tenth of a second's worth at once: what a turn may take in.
+                pace: Pace::new(accept_rate, (accept_rate / 10).max(64)),
+                due: Time::ZERO,
+                pause: None,
+            }),
             places: Places {
                 taken: 0,
                 leaving: 0,
@@ -77,54 +134,143 @@ impl Gate {
                 slots: settings.slots_per_shard(),
             },
             doorstep: Doorstep::new(settings.slack()),
-            embryos: 0,
+            guests: Guests::default(),
             embryos_max: settings.embryos_max,
             load: vec![0; settings.workers],
             nodes: Nodes::default(),
+            told: ErrorGate::new(TOLD_A_SECOND, now),
         }
     }
 
     /// A peer is at the door.
     pub(crate) fn accepted(&mut self, incoming: Incoming, core: &mut Core, content: &Content) {
         core.counters.add(Count::Accepted, 1);
-        if !self.admits(&incoming, core, content) {
-            core.counters.add(Count::Refused, 1);
-        } else if !self.greets {
-            self.knock(Knock::Incoming(incoming), core);
-        } else if self.embryos < self.embryos_max {
-            self.embryos += 1;
-            self.give(incoming, core);
+        let remote = incoming.peer();
+        let Some(exempt) = self.looks_at(remote, incoming.local(), core, content) else { return };
+        if self.greets && !self.has_room_for_a_stranger(core) {
+            return self.turn_away(TurnedAway::Full, remote, core);
+        }
+        let stage = if self.greets { Stage::Unproven } else { Stage::Waits };
+        let guest = self.guests.add(Guest { shard: 0, address: remote.ip(), since: core.now, exempt, stage });
+        if !exempt {
+            self.limits.came(remote.ip(), self.greets);
+        }
+        if self.greets {
+            self.give(guest, incoming, core);
         } else {
-            self.full(Knock::Incoming(incoming), core);
+            self.knock(Knock { guest, incoming: Some(incoming) }, core);
         }
     }
 
-    fn admits(&mut self, incoming: &Incoming, core: &mut Core, content: &Content) -> bool {
-        if self.door == Door::Closing || self.door == Door::Closed {
-            return false;
-        }
-        let remote = incoming.peer();
-        if self.greets && !is_inside(remote.ip(), &core.fabric.settings) {
-            core.error_of(ErrorKind::Outsider, None, Some(remote));
-            return false;
-        }
-        let peer = stranger(remote, incoming.local());
-        // A filter that panics lets nobody in.
-        match catch_unwind(AssertUnwindSafe(|| content.on_connection_request(&peer))) {
-            Ok(Admission::Accept) => true,
-            Ok(Admission::Refuse) => false,
-            Err(panic) => {
-                core.error_of(ErrorKind::Panic(crate::offload::panic_text(&*panic)), None, Some(remote));
-                false
+    /// The gate's work for any stranger: turns him away, or answers whether he is exempt.
+    pub(crate) fn looks_at(
+        &mut self,
+        remote: SocketAddr,
+        local: SocketAddr,
+        core: &mut Core,
+        content: &Content,
+    ) -> Option<bool> {
+        match self.admits(remote, local, core, content) {
+            Ok(exempt) => Some(exempt),
+            Err(cause) => {
+                self.turn_away(cause, remote, core);
+                None
             }
         }
     }
 
+    /// Whether a peer may come in at all; and if so, whether it is exempt.
+    fn admits(
+        &mut self,
+        remote: SocketAddr,
+        local: SocketAddr,
+        core: &mut Core,
+        content: &Content,
+    ) -> Result<bool, TurnedAway> {
+        if !matches!(self.door, Door::Open(_)) {
+            return Err(TurnedAway::Closing);
+        }
+        if self.greets && !is_inside(remote.ip(), &core.fabric.settings) {
+            return Err(TurnedAway::Outsider);
+        }
+        if let Some(table) = self.rules.fresh() {
+            self.table = table;
+        }
+        let exempt = match self.table.judge(remote.ip(), core.now) {
+            Verdict::Enter { exempt } => exempt,
+            Verdict::NotListed => return Err(TurnedAway::NotListed),
+            Verdict::Banned(rule) => {
+                self.rules.count(rule);
+                return Err(TurnedAway::Banned);
+            }
+            Verdict::Blocked(rule) => {
+                self.rules.count(rule);
+                return Err(TurnedAway::Blocked);
+            }
+        };
+        if !exempt {
+            self.limits.admit(remote.ip(), core.now)?;
+        }
+        let peer = stranger(remote, local);
+        // A filter that panics lets nobody in.
+        match catch_unwind(AssertUnwindSafe(|| content.on_connection_request(&peer))) {
+            Ok(Admission::Accept) => Ok(exempt),
+            Ok(Admission::Refuse) => Err(TurnedAway::Content),
+            Err(panic) => {
+                core.error_of(ErrorKind::Panic(crate::offload::panic_text(&*panic)), None, Some(remote));
+                Err(TurnedAway::Content)
+            }
+        }
+    }
+
+    /// Counts somebody who is not let in, and tells of some of them.
+    fn turn_away(&mut self, cause: TurnedAway, remote: SocketAddr, core: &mut Core) {
+        core.counters.turned_away(cause);
+        if matches!(cause, TurnedAway::Content | TurnedAway::Closing) {
+            return;
+        }
+        let kind = match cause {
+            TurnedAway::Outsider => ErrorKind::Outsider,
+            TurnedAway::Full => ErrorKind::ServerFull,
+            cause => ErrorKind::TurnedAway(cause),
+        };
+        core.counters.add(Count::Errors, 1);
+        if let Some(suppressed) = self.told.pass(core.now) {
+            core.errors.push(Error { kind, session: None, peer: Some(remote), suppressed });
+        }
+    }
+
+    /// Whether there is room for one more who has proven nothing; if need be, somebody makes it.
+    fn has_room_for_a_stranger(&mut self, core: &mut Core) -> bool {
+        if self.guests.staying() < self.embryos_max {
+            return true;
+        }
+        if self.guests.evicted() >= EVICTED_MAX {
+            return false;
+        }
+        let crowd = (self.embryos_max / 4).max(4) as u32;
+        let Some(guest) = self.guests.least_welcome(core.now, crowd) else { return false };
+        let shard = self.guests.get(guest).expect("who makes way is here").shard;
+        self.set_stage(guest, Stage::Evicted);
+        core.fabric.mailboxes[shard].control(Word::Evict { guest });
+        true
+    }
+
+    fn set_stage(&mut self, guest: GuestId, stage: Stage) {
+        if let Some(Guest { address, exempt: false, stage: Stage::Unproven, .. }) = self.guests.get(guest) {
+            self.limits.proved(*address);
+        }
+        self.guests.set_stage(guest, stage);
+    }
+
     /// Hands a socket to the shard where it will stay.
-    fn give(&mut self, incoming: Incoming, core: &mut Core) {
+    fn give(&mut self, guest: GuestId, incoming: Incoming, core: &mut Core) {
         let shard = self.least_loaded();
         self.load[shard] += 1;
-        core.fabric.mailboxes[shard].control(Word::Adopt { incoming, placed: !self.greets });
+        self.guests.set_shard(guest, shard);
+        let exempt = self.guests.get(guest).is_some_and(|guest| guest.exempt);
+        let adoption = Adoption { incoming, guest, placed: !self.greets, exempt };
+        core.fabric.mailboxes[shard].control(Word::Adopt(adoption));
     }
 
     /// Somebody wants a place: he gets it, or waits for one behind those who wait already, or hears that there is none.
@@ -140,32 +286,53 @@ impl Gate {
     }
 
     /// A place is taken for him.
-    fn enter(&mut self, knock: Knock, core: &mut Core) {
-        match knock {
-            Knock::Incoming(incoming) => self.give(incoming, core),
-            Knock::Proven { shard, embryo } => {
-                core.fabric.mailboxes[shard].control(Word::Place { embryo, answer: Ok(()) });
-            }
+    fn enter(&mut self, Knock { guest, incoming }: Knock, core: &mut Core) {
+        self.set_stage(guest, Stage::Placed);
+        match incoming {
+            Some(incoming) => self.give(guest, incoming, core),
+            None => self.answer(guest, Ok(()), core),
         }
     }
 
     /// There is no place for him.
     fn full(&mut self, knock: Knock, core: &mut Core) {
-        let remote = match &knock {
-            Knock::Incoming(incoming) => Some(incoming.peer()),
-            Knock::Proven { .. } => None,
-        };
-        core.error_of(ErrorKind::ServerFull, None, remote);
-        self.turn_away(knock, RefusalReason::Full, core);
-    }
-
-    fn turn_away(&mut self, knock: Knock, reason: RefusalReason, core: &mut Core) {
         match knock {
-            Knock::Incoming(_) => core.counters.add(Count::Refused, 1),
-            Knock::Proven { shard, embryo } => {
-                core.fabric.mailboxes[shard].control(Word::Place { embryo, answer: Err(reason) });
+            Knock { guest, incoming: Some(incoming) } => {
+                self.forget(guest);
+                self.turn_away(TurnedAway::Full, incoming.peer(), core);
+            }
+            Knock { guest, incoming: None } => {
+                core.error_of(ErrorKind::ServerFull, None, None);
+                self.answer(guest, Err(RefusalReason::Full), core);
             }
         }
+    }
+
+    /// The server stops.
+    fn send_away(&mut self, knock: Knock, core: &mut Core) {
+        match knock {
+            Knock { guest, incoming: Some(incoming) } => {
+                self.forget(guest);
+                self.turn_away(TurnedAway::Closing, incoming.peer(), core);
+            }
+            Knock { guest, incoming: None } => self.answer(guest, Err(RefusalReason::Draining), core),
+        }
+    }
+
+    /// Tells the shard that has a guest whether he has a place.
+    fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &Core) {
+        if let Some(Guest { shard, .. }) = self.guests.get(guest) {
+            core.fabric.mailboxes[*shard].control(Word::Place { guest, answer });
+        }
+    }
+
+    /// A guest is gone before any shard had him, or when his shard says so.
+    fn forget(&mut self, guest: GuestId) -> Option<Guest> {
+        let guest = self.guests.remove(guest)?;
+        if !guest.exempt {
+            self.limits.went(guest.address, guest.stage == Stage::Unproven);
+        }
+        Some(guest)
     }
 
     /// A place came free: those on the doorstep come first.
@@ -192,22 +359,20 @@ impl Gate {
     /// A shard tells what became of somebody.
     pub(crate) fn reported(&mut self, report: Report, core: &mut Core) {
         match report {
-            Report::Proven { shard, embryo, node } => self.proven(shard, embryo, node, core),
-            Report::EmbryoGone { shard } => {
-                self.embryos -= 1;
-                self.load[shard] -= 1;
+            Report::Proven { guest, node } => self.proven(guest, &node, core),
+            Report::Gone { guest } => {
+                if let Some(patience) = self.doorstep.leave(guest) {
+                    core.timers.cancel(patience);
+                }
+                let Some(guest) = self.forget(guest) else { return };
+                self.load[guest.shard] -= 1;
+                if guest.stage == Stage::Placed {
+                    self.places.taken -= 1;
+                    self.serve_doorstep(core);
+                }
             }
-            Report::PlaceUnused => {
-                self.places.taken -= 1;
-                self.serve_doorstep(core);
-            }
-            Report::NotJoined { shard } => {
-                self.places.taken -= 1;
-                self.load[shard] -= 1;
-                self.serve_doorstep(core);
-            }
-            Report::Joined { node } => {
-                self.embryos -= 1;
+            Report::Joined { guest, node } => {
+                self.guests.remove(guest);
                 if let Some((node, id)) = node {
                     if !self.nodes.joined(&node, id) {
                         core.fabric.disconnect(id, LeaveReason::Superseded);
@@ -219,9 +384,12 @@ impl Gate {
                 self.places.leaving += 1;
                 self.serve_doorstep(core);
             }
-            Report::Left { shard, node } => {
+            Report::Left { shard, counted_at, node } => {
                 self.places.leaving -= usize::from(!planted(Planted::PlaceKept));
                 self.load[shard] -= 1;
+                if let Some(address) = counted_at {
+                    self.limits.went(address, false);
+                }
                 if let Some((node, id)) = node {
                     self.nodes.left(&node, id);
                 }
@@ -231,21 +399,47 @@ impl Gate {
     }
 
     /// A peer has greeted and wants a place. An older life of its node makes way, if there is one.
-    fn proven(&mut self, shard: usize, embryo: EmbryoKey, node: Arc<Node>, core: &mut Core) {
+    fn proven(&mut self, guest: GuestId, node: &Node, core: &mut Core) {
+        if self.guests.get(guest).is_none_or(|guest| guest.stage != Stage::Unproven) {
+            return; // he was told to go before his greeting came
+        }
         let older = if matches!(self.door, Door::Open(_)) {
-            if node.name.is_empty() { Ok(Vec::new()) } else { self.nodes.admit(&node) }
+            if node.name.is_empty() { Ok(Vec::new()) } else { self.nodes.admit(node) }
         } else {
             Err(RefusalReason::Draining)
         };
-        let knock = Knock::Proven { shard, embryo };
+        self.set_stage(guest, Stage::Waits);
         match older {
             Ok(older) => {
                 for id in older {
                     core.fabric.disconnect(id, LeaveReason::Superseded);
                 }
-                self.knock(knock, core);
+                self.knock(Knock { guest, incoming: None }, core);
             }
-            Err(reason) => self.turn_away(knock, reason, core),
+            Err(reason) => self.answer(guest, Err(reason), core),
+        }
+    }
+
+    /// After an accept: whether it is time for a pause.
+    pub(crate) fn keep_pace(&mut self, driver: &mut impl Driver, core: &mut Core) {
+        let (Some(pacing), Door::Open(listener)) = (&mut self.pacing, self.door) else { return };
+        // Who is accepted is here, also past the pace: an accept brings all that a turn has room for.
+        if !pacing.pace.take(&mut pacing.due, core.now) {
+            pacing.due = pacing.pace.past(pacing.due);
+        }
+        let next = pacing.pace.next(pacing.due);
+        if next > core.now && pacing.pause.is_none() {
+            driver.accept_pause(listener);
+            pacing.pause = Some(core.timers.set(next, Timer::Accept));
+            core.counters.add(Count::AcceptPauses, 1);
+        }
+    }
+
+    /// A pause for the rate of accepting is over.
+    pub(crate) fn accept_again(&mut self, driver: &mut impl Driver) {
+        if let (Some(pacing), Door::Open(listener)) = (&mut self.pacing, self.door) {
+            pacing.pause = None;
+            driver.accept_resume(listener);
         }
     }
 
@@ -255,9 +449,12 @@ impl Gate {
             self.door = Door::Closing;
             driver.unlisten(listener);
         }
+        if let Some(pause) = self.pacing.as_mut().and_then(|pacing| pacing.pause.take()) {
+            core.timers.cancel(pause);
+        }
         while let Some((patience, knock)) = self.doorstep.first() {
             core.timers.cancel(patience);
-            self.turn_away(knock, RefusalReason::Draining, core);
+            self.send_away(knock, core);
         }
     }
 
@@ -275,7 +472,8 @@ impl Gate {
         self.doorstep.is_empty()
             && self.places.taken == 0
             && self.places.leaving == 0
-            && self.embryos == 0
+            && self.guests.is_empty()
+            && self.limits.is_empty()
             && self.load.iter().all(|load| *load == 0)
     }
 }

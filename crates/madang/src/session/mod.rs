@@ -118,6 +118,8 @@ pub(crate) struct Details {
     pub(crate) user: Option<Box<dyn AnyUser>>,
     /// The link it belongs to, in a client.
     pub(crate) link: Option<u32>,
+    /// The gate does not count it among its prefix.
+    pub(crate) exempt: bool,
     rare: Option<Box<Rare>>,
 }
 
@@ -188,6 +190,7 @@ impl Details {
             framing: None,
             user: None,
             link: None,
+            exempt: false,
             rare: None,
         }
     }

@@ -36,6 +36,8 @@ pub(crate) enum Timer {
     Reconnect { link: u32 },
     /// Somebody has waited long enough for a place.
     Doorstep,
+    /// Accepting, which paused for its rate, goes on.
+    Accept,
 }
 
 /// Where a session is.
@@ -90,7 +92,7 @@ impl Core {
             decided: Vec::new(),
             to_hold: Vec::new(),
             errors: Vec::new(),
-            error_gate: ErrorGate::new(now),
+            error_gate: ErrorGate::new(ERRORS_A_SECOND, now),
             counters: Counters::default(),
             limits: QueueLimits {
                 soft_bytes: settings.queue_soft_bytes,
@@ -296,25 +298,26 @@ impl Core {
     }
 }
 
+/// Enough to see what goes on; 1,000 bad peers a second show as 100 errors and a count.
+const ERRORS_A_SECOND: u32 = 100;
+
 /// Lets so many errors a second through to content, so that peers cannot make a flood of them.
 pub(crate) struct ErrorGate {
+    per_second: u32,
     tokens: u32,
     refilled: Time,
     suppressed: u64,
 }
 
 impl ErrorGate {
-    /// Enough to see what goes on; 1,000 bad peers a second show as 100 errors and a count.
-    const PER_SECOND: u32 = 100;
-
-    fn new(now: Time) -> ErrorGate {
-        ErrorGate { tokens: Self::PER_SECOND, refilled: now, suppressed: 0 }
+    pub(crate) fn new(per_second: u32, now: Time) -> ErrorGate {
+        ErrorGate { per_second, tokens: per_second, refilled: now, suppressed: 0 }
     }
 
     /// How many were suppressed before this one; `None` if this one is, too.
-    fn pass(&mut self, now: Time) -> Option<u64> {
+    pub(crate) fn pass(&mut self, now: Time) -> Option<u64> {
         if now.since(self.refilled) >= ms(1_000) {
-            self.tokens = Self::PER_SECOND;
+            self.tokens = self.per_second;
             self.refilled = now;
         }
         if self.tokens == 0 {

@@ -11,17 +11,18 @@
 
 use std::sync::Arc;
 
-use madang_driver::{AttachError, Conn, Driver, Incoming, NetError, Outgoing, RecvEnd};
+use madang_driver::{AttachError, Conn, Driver, NetError, Outgoing, RecvEnd};
 use madang_wire::lan::{self, Greeting, LanFraming, Refusal, RefusalReason};
 use madang_wire::{Find, FrameError, Kind};
 
 use super::connections::Owner;
 use super::core::after;
-use super::embryos::{Embryo, Stage};
+use super::embryos::{Embryo, Origin, Stage};
 use super::{Shard, Timer};
 use crate::error::{ErrorKind, LinkDown};
 use crate::figures::Count;
-use crate::letters::{EmbryoKey, Report};
+use crate::gate::GuestId;
+use crate::letters::{Adoption, EmbryoKey, Report};
 use crate::planted::{Planted, planted};
 use crate::user::stranger;
 use crate::{Node, Peer};
@@ -31,53 +32,50 @@ const HELD_BYTES_MAX: usize = 64 << 10;
 
 impl<D: Driver> Shard<D> {
     /// Takes a socket that the gate let in.
-    pub(super) fn adopt(&mut self, incoming: Incoming, placed: bool) {
+    pub(super) fn adopt(&mut self, adoption: Adoption) {
+        let Adoption { incoming, guest, placed, exempt } = adoption;
         if self.stopping.is_some() {
-            return self.not_adopted(placed);
+            return self.not_adopted(guest);
         }
         let peer = stranger(incoming.peer(), incoming.local());
+        let origin = Origin::Gate { guest, exempt };
         match self.driver.attach(incoming) {
-            Ok(conn) if placed => self.join_directly(conn, peer),
+            Ok(conn) if placed => self.join_directly(conn, peer, origin),
             Ok(conn) => {
-                let index = self.embryo(conn, peer, Stage::ExpectGreeting, None);
+                let index = self.embryo(conn, peer, Stage::ExpectGreeting, origin);
                 self.embryo_receive(index);
             }
             // The next turn tries again: there is room after a poll at the earliest.
-            Err(AttachError::Full(incoming)) => self.unattached.push((incoming, placed)),
+            Err(AttachError::Full(incoming)) => {
+                self.unattached.push(Adoption { incoming, guest, placed, exempt });
+            }
             Err(AttachError::Failed(error)) => {
                 if matches!(error, NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles) {
                     self.core.error_of(ErrorKind::SystemExhausted, None, Some(peer.remote));
                 }
-                self.not_adopted(placed);
+                self.not_adopted(guest);
             }
         }
     }
 
-    fn not_adopted(&mut self, placed: bool) {
+    fn not_adopted(&mut self, guest: GuestId) {
         self.core.counters.add(Count::Failed, 1);
-        let shard = self.core.shard;
-        self.core.fabric.report(if placed {
-            Report::NotJoined { shard }
-        } else {
-            Report::EmbryoGone { shard }
-        });
+        self.core.fabric.report(Report::Gone { guest });
     }
 
     /// Starts the connection of a link.
     pub(super) fn embryo_of_link(&mut self, conn: Conn, peer: Peer, link: u32) {
-        self.embryo(conn, peer, Stage::Connecting, Some(link));
+        self.embryo(conn, peer, Stage::Connecting, Origin::Link(link));
     }
 
-    pub(super) fn embryo(&mut self, conn: Conn, peer: Peer, stage: Stage, link: Option<u32>) -> u32 {
+    pub(super) fn embryo(&mut self, conn: Conn, peer: Peer, stage: Stage, origin: Origin) -> u32 {
         let key = self.embryos.reserve();
         let settings = &self.core.fabric.settings;
-        let patience =
-            if link.is_some() { settings.connect_timeout_ms } else { settings.greeting_timeout_ms };
-        let deadline = self.core.timers.set(after(self.core.now, patience), Timer::Greeting(key));
-        let lan = match link {
-            Some(_) => LanFraming::client(self.frame_limit),
-            None => LanFraming::server(self.frame_limit),
+        let (patience, lan) = match origin {
+            Origin::Link(_) => (settings.connect_timeout_ms, LanFraming::client(self.frame_limit)),
+            Origin::Gate { .. } => (settings.greeting_timeout_ms, LanFraming::server(self.frame_limit)),
         };
+        let deadline = self.core.timers.set(after(self.core.now, patience), Timer::Greeting(key));
         self.embryos.fill(
             key,
             Embryo {
@@ -94,8 +92,7 @@ impl<D: Driver> Shard<D> {
                 paused: false,
                 deadline,
                 send_limit: self.frame_limit.get(),
-                link,
-                placed: false,
+                origin,
             },
         );
         self.connections.set(conn, Owner::Embryo(key.index));
@@ -272,11 +269,11 @@ impl<D: Driver> Shard<D> {
 
     /// The other side's greeting came.
     fn greeted(&mut self, index: u32, payload: &[u8]) {
+        let Some(embryo) = self.embryos.get(index) else { return };
         let checked = match Greeting::from_payload(payload) {
             Err(error) => Err(error.refusal()),
-            Ok(theirs) => self.core.check_greeting(&theirs).map(|()| theirs).map_err(Some),
+            Ok(theirs) => self.core.check_greeting(&theirs, embryo.origin).map(|()| theirs).map_err(Some),
         };
-        let Some(embryo) = self.embryos.get(index) else { return };
         match checked {
             Ok(theirs) => {
                 let node = Arc::new(Node {
@@ -287,30 +284,41 @@ impl<D: Driver> Shard<D> {
                 });
                 embryo.send_limit = theirs.frame_limit.get().min(self.frame_limit.get());
                 embryo.peer.node = Some(Arc::clone(&node));
-                if embryo.stage == Stage::ExpectGreeting {
+                if let (Stage::ExpectGreeting, Origin::Gate { guest, .. }) = (embryo.stage, embryo.origin) {
                     embryo.stage = Stage::ExpectPlace;
-                    let key = EmbryoKey { index, serial: embryo.serial };
-                    self.core.fabric.report(Report::Proven { shard: self.core.shard, embryo: key, node });
+                    self.core.fabric.report(Report::Proven { guest, node });
                 }
             }
-            Err(Some(reason)) if embryo.link.is_none() => self.refuse(index, reason),
+            Err(Some(reason)) if embryo.link().is_none() => self.refuse(index, reason),
             Err(Some(reason)) => self.embryo_down(index, LinkDown::Refused(reason)),
             Err(None) => self.embryo_malformed(index, FrameError::Magic),
         }
     }
 
-    /// The gate's answer.
-    pub(super) fn placed(&mut self, key: EmbryoKey, answer: Result<(), RefusalReason>) {
-        let waiting = self.embryos.by_key(key).is_some_and(|embryo| embryo.stage == Stage::ExpectPlace);
+    /// The gate's answer. Who is gone meanwhile has told, or will.
+    pub(super) fn placed(&mut self, guest: GuestId, answer: Result<(), RefusalReason>) {
+        let Some(index) = self.embryos.of_guest(guest) else { return };
+        let waits = self.embryos.get(index).is_some_and(|embryo| embryo.stage == Stage::ExpectPlace);
         match answer {
-            Ok(()) if waiting => {
-                let embryo = self.remove_embryo(key.index).expect("it was just there");
+            _ if !waits => {}
+            Ok(()) => {
+                let embryo = self.remove_embryo(index).expect("it was just there");
                 debug_assert_eq!(embryo.lan.expect(), lan::Expect::Traffic, "it has greeted");
                 self.promote(embryo);
             }
-            Ok(()) => self.core.fabric.report(Report::PlaceUnused),
-            Err(reason) if waiting => self.refuse(key.index, reason),
-            Err(_) => {}
+            Err(reason) => self.refuse(index, reason),
+        }
+    }
+
+    /// It makes way for another stranger.
+    pub(super) fn evict(&mut self, guest: GuestId) {
+        if let Some(index) = self.embryos.of_guest(guest) {
+            self.core.counters.add(Count::Evicted, 1);
+            self.embryo_abort(index);
+        } else if let Some(at) = self.unattached.iter().position(|adoption| adoption.guest == guest) {
+            self.core.counters.add(Count::Evicted, 1);
+            self.unattached.remove(at);
+            self.not_adopted(guest);
         }
     }
 
@@ -404,7 +412,7 @@ impl<D: Driver> Shard<D> {
 
     /// It will not become a session: remember why for its link, and reset it.
     fn embryo_down(&mut self, index: u32, why: LinkDown) {
-        if let Some(link) = self.embryos.get(index).and_then(|embryo| embryo.link) {
+        if let Some(link) = self.embryos.get(index).and_then(|embryo| embryo.link()) {
             self.links.note(link, why);
         }
         self.embryo_abort(index);
@@ -440,18 +448,12 @@ impl<D: Driver> Shard<D> {
         self.connections.clear(embryo.conn);
         self.driver.retire(embryo.conn);
         self.core.counters.add(Count::Failed, 1);
-        match embryo.link {
-            Some(link) => {
+        match embryo.origin {
+            Origin::Link(link) => {
                 self.links.note(link, why);
                 self.link_down(link);
             }
-            None if self.core.fabric.protocol.greets() => {
-                self.core.fabric.report(Report::EmbryoGone { shard: self.core.shard });
-                if embryo.placed {
-                    self.core.fabric.report(Report::PlaceUnused);
-                }
-            }
-            None => self.core.fabric.report(Report::NotJoined { shard: self.core.shard }),
+            Origin::Gate { guest, .. } => self.core.fabric.report(Report::Gone { guest }),
         }
     }
 
@@ -464,7 +466,7 @@ impl<D: Driver> Shard<D> {
     /// Patience with an embryo is over.
     pub(super) fn greeting_overdue(&mut self, key: EmbryoKey) {
         let Some(embryo) = self.embryos.by_key(key) else { return };
-        let (remote, link) = (embryo.peer.remote, embryo.link);
+        let (remote, link) = (embryo.peer.remote, embryo.link());
         if embryo.stage == Stage::Aborting || planted(Planted::GreetingWithoutEnd) {
             return;
         }
@@ -477,7 +479,7 @@ impl<D: Driver> Shard<D> {
     /// Calls off what is under way for a link.
     pub(super) fn embryos_of_link_stop(&mut self, link: u32) {
         for index in 0..self.embryos.places.len() as u32 {
-            let theirs = |embryo: &mut Embryo| embryo.link == Some(link) && embryo.stage != Stage::Aborting;
+            let theirs = |embryo: &mut Embryo| embryo.link() == Some(link) && embryo.stage != Stage::Aborting;
             if self.embryos.get(index).is_some_and(theirs) {
                 self.embryo_abort(index);
             }

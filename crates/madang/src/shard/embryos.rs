@@ -1,10 +1,13 @@
 //! The embryos of a shard, by place.
 
+use std::collections::BTreeMap;
+
 use madang_driver::Conn;
 use madang_packet::PacketMut;
 use madang_wire::lan::LanFraming;
 
 use crate::Peer;
+use crate::gate::GuestId;
 use crate::letters::EmbryoKey;
 use crate::timers::TimerKey;
 
@@ -40,9 +43,31 @@ pub(super) struct Embryo {
     pub(super) deadline: TimerKey,
     /// The longest message that the peer takes.
     pub(super) send_limit: u32,
-    pub(super) link: Option<u32>,
-    /// The gate counts a place for it.
-    pub(super) placed: bool,
+    /// Whose it is: a peer that the gate let in, or an outgoing link.
+    pub(super) origin: Origin,
+}
+
+/// Where an embryo comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The gate gave it to us.
+    Gate {
+        guest: GuestId,
+        /// Neither patch control nor the limits of its prefix apply to it.
+        exempt: bool,
+    },
+    /// It is a try of this link.
+    Link(u32),
+}
+
+impl Embryo {
+    /// The link that it is a try of.
+    pub(super) fn link(&self) -> Option<u32> {
+        match self.origin {
+            Origin::Link(link) => Some(link),
+            Origin::Gate { .. } => None,
+        }
+    }
 }
 
 /// The embryos of a shard.
@@ -52,6 +77,7 @@ pub(super) struct Embryos {
     free: Vec<u32>,
     serial: u64,
     len: usize,
+    by_guest: BTreeMap<GuestId, u32>,
 }
 
 impl Embryos {
@@ -66,6 +92,9 @@ impl Embryos {
     }
 
     pub(super) fn fill(&mut self, key: EmbryoKey, embryo: Embryo) {
+        if let Origin::Gate { guest, .. } = embryo.origin {
+            self.by_guest.insert(guest, key.index);
+        }
         self.places[key.index as usize] = Some(embryo);
     }
 
@@ -77,8 +106,16 @@ impl Embryos {
         self.get(key.index).filter(|embryo| embryo.serial == key.serial)
     }
 
+    /// Where the embryo of a guest is.
+    pub(super) fn of_guest(&self, guest: GuestId) -> Option<u32> {
+        self.by_guest.get(&guest).copied()
+    }
+
     pub(super) fn take(&mut self, index: u32) -> Option<Embryo> {
         let embryo = self.places.get_mut(index as usize)?.take()?;
+        if let Origin::Gate { guest, .. } = embryo.origin {
+            self.by_guest.remove(&guest);
+        }
         self.free.push(index);
         self.len -= 1;
         Some(embryo)

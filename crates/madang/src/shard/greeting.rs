@@ -4,6 +4,7 @@ use madang_wire::FrameLimit;
 use madang_wire::lan::{Greeting, RefusalReason};
 
 use super::Core;
+use super::embryos::Origin;
 
 impl Core {
     pub(super) fn own_greeting(&self, frame_limit: FrameLimit) -> Greeting<'_> {
@@ -19,9 +20,14 @@ impl Core {
     }
 
     /// Whether the other side's greeting suits ours.
-    pub(super) fn check_greeting(&self, theirs: &Greeting<'_>) -> Result<(), RefusalReason> {
+    pub(super) fn check_greeting(&self, theirs: &Greeting<'_>, whose: Origin) -> Result<(), RefusalReason> {
         let settings = &self.fabric.settings;
-        if theirs.app_version < settings.app_version_min {
+        let app_version_min = match whose {
+            Origin::Link(_) => settings.app_version_min,
+            Origin::Gate { exempt: true, .. } => 0,
+            Origin::Gate { .. } => settings.app_version_min.max(self.fabric.rules.app_version_min()),
+        };
+        if theirs.app_version < app_version_min {
             return Err(RefusalReason::AppVersion);
         }
         if theirs.schema_hash != settings.schema_hash && theirs.schema_hash != 0 && settings.schema_hash != 0

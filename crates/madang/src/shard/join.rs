@@ -7,7 +7,7 @@ use madang_wire::lan::{self, Welcome};
 use super::callbacks::Call;
 use super::connections::Owner;
 use super::core::after;
-use super::embryos::{Embryo, Stage};
+use super::embryos::{Embryo, Origin, Stage};
 use super::watch::check_period_ms;
 use super::{Shard, Timer};
 use crate::error::ErrorKind;
@@ -21,8 +21,8 @@ use crate::{LeaveReason, Peer, Sent, SessionId};
 
 impl<D: Driver> Shard<D> {
     /// A connection without a greeting joins at once.
-    pub(super) fn join_directly(&mut self, conn: Conn, peer: Peer) {
-        let index = self.embryo(conn, peer, Stage::ExpectPlace, None);
+    pub(super) fn join_directly(&mut self, conn: Conn, peer: Peer, origin: Origin) {
+        let index = self.embryo(conn, peer, Stage::ExpectPlace, origin);
         let embryo = self.remove_embryo(index).expect("it was just made");
         self.promote(embryo);
     }
@@ -44,11 +44,14 @@ impl<D: Driver> Shard<D> {
             },
             Wire::Lan | Wire::Be32(_) => None,
         };
-        let Embryo { conn, peer, lan, mut inbox, receiving, paused, send_limit, link, sending, .. } = embryo;
+        let link = embryo.link();
+        let Embryo { conn, peer, lan, mut inbox, receiving, paused, send_limit, origin, sending, .. } =
+            embryo;
         debug_assert!(!sending || link.is_some(), "only a client's greeting may still be on its way");
         let greets = matches!(self.wire, Wire::Lan);
         let mut details = Details::new(peer.clone(), self.core.now);
         details.link = link;
+        details.exempt = matches!(origin, Origin::Gate { exempt: true, .. });
         details.framing = framing;
         let send_limit = match &details.framing {
             Some(framing) => send_limit.min(framing.limit() as u32),
@@ -86,11 +89,12 @@ impl<D: Driver> Shard<D> {
         if greets && link.is_none() {
             self.welcome(local, id);
         }
-        if let Some(link) = link {
-            self.links.up(link, id);
-        } else if greets {
-            let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
-            self.core.fabric.report(Report::Joined { node });
+        match origin {
+            Origin::Link(link) => self.links.up(link, id),
+            Origin::Gate { guest, .. } => {
+                let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
+                self.core.fabric.report(Report::Joined { guest, node });
+            }
         }
         if planted(Planted::ReceiveBeforeJoin) {
             self.core.sessions.get_mut(local).expect("it was just filled").life = Life::Joined;
@@ -134,13 +138,12 @@ impl<D: Driver> Shard<D> {
 
     /// No slot, no serial or no framing: the embryo lives on just long enough to be reset.
     fn promote_failed(&mut self, embryo: Embryo) -> Option<u32> {
-        let Embryo { conn, peer, receiving, sending, link, .. } = embryo;
+        let Embryo { conn, peer, receiving, sending, origin, .. } = embryo;
         self.connections.clear(conn);
-        let index = self.embryo(conn, peer, Stage::Aborting, link);
+        let index = self.embryo(conn, peer, Stage::Aborting, origin);
         let again = self.embryos.get(index).expect("it was just made");
         again.receiving = receiving;
         again.sending = sending;
-        again.placed = true;
         self.embryo_abort(index);
         None
     }

@@ -190,7 +190,8 @@ impl<D: Driver> Shard<D> {
             duration: self.core.now.since(details.joined_at),
             messages_unsent: details.unsent,
         };
-        let (deadline, link, node) = (details.deadline.take(), details.link, details.peer.node.clone());
+        let (deadline, link, exempt) = (details.deadline.take(), details.link, details.exempt);
+        let node = details.peer.node.clone();
         if let Some(deadline) = deadline {
             self.core.timers.cancel(deadline);
         }
@@ -204,7 +205,8 @@ impl<D: Driver> Shard<D> {
         self.core.sessions.free(local);
         if self.gate_counts() {
             let node = node.filter(|node| !node.name.is_empty()).map(|node| (node, id));
-            self.core.fabric.report(Report::Left { shard: self.core.shard, node });
+            let counted_at = (!exempt).then_some(leave.peer.ip());
+            self.core.fabric.report(Report::Left { shard: self.core.shard, counted_at, node });
         }
         if let Some(link) = link {
             self.link_down(link);

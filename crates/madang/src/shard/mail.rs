@@ -22,8 +22,8 @@ impl<D: Driver> Shard<D> {
     pub(super) fn read_mail(&mut self) {
         let fabric = Arc::clone(&self.core.fabric);
         let mailbox = &fabric.mailboxes[self.core.shard];
-        for (incoming, placed) in std::mem::take(&mut self.unattached) {
-            self.adopt(incoming, placed);
+        for adoption in std::mem::take(&mut self.unattached) {
+            self.adopt(adoption);
             self.settle();
         }
         while let Some(word) = mailbox.pop_control() {
@@ -56,8 +56,9 @@ impl<D: Driver> Shard<D> {
                     self.advance_leave(local);
                 }
             }
-            Word::Adopt { incoming, placed } => self.adopt(incoming, placed),
-            Word::Place { embryo, answer } => self.placed(embryo, answer),
+            Word::Adopt(adoption) => self.adopt(adoption),
+            Word::Place { guest, answer } => self.placed(guest, answer),
+            Word::Evict { guest } => self.evict(guest),
             Word::Finished(finished) => self.job_finished(finished),
             Word::Connect(spec) => self.link_add(spec),
             Word::DropLink { link } => self.link_drop(link),

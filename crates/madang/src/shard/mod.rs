@@ -30,11 +30,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_driver::{Completion, Conn, Driver, Incoming, Leaked, NetError, Outgoing, Time, Wait};
+use madang_driver::{Completion, Conn, Driver, Leaked, NetError, Outgoing, Time, Wait};
 use madang_wire::FrameLimit;
 
 use self::connections::{Connections, Owner};
-pub(crate) use self::core::{Core, Found, Timer};
+pub(crate) use self::core::{Core, ErrorGate, Found, Timer};
 use self::embryos::Embryos;
 pub(crate) use self::throttle::Flood;
 use crate::error::ErrorKind;
@@ -43,6 +43,7 @@ use crate::figures::Count;
 use crate::framing::Wire;
 use crate::gate::Gate;
 use crate::id::Serials;
+use crate::letters::Adoption;
 use crate::links::Links;
 use crate::planted::{Planted, planted};
 use crate::settings::ms;
@@ -72,8 +73,8 @@ pub(crate) struct Shard<D: Driver> {
     completions: Vec<Completion>,
     /// How many completions a turn takes now: fewer when they take long.
     batch: usize,
-    /// Accepted sockets that the driver had no room for, and whether they have a place.
-    unattached: Vec<(Incoming, bool)>,
+    /// Accepted sockets that the driver had no room for.
+    unattached: Vec<Adoption>,
     /// Requests of other threads that were refused, as far as content was told.
     refused_letters: u64,
     /// Sends that the driver had no room for.
@@ -272,7 +273,10 @@ impl<D: Driver> Shard<D> {
                 owner => debug_assert!(false, "a connect of {owner:?}: {conn:?}"),
             },
             Completion::Accepted { incoming, .. } => match &mut self.gate {
-                Some(gate) => gate.accepted(incoming, &mut self.core, &self.content),
+                Some(gate) => {
+                    gate.accepted(incoming, &mut self.core, &self.content);
+                    gate.keep_pace(&mut self.driver, &mut self.core);
+                }
                 None => drop(incoming),
             },
             Completion::AcceptStalled { error, .. } => {

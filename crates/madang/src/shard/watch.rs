@@ -42,6 +42,11 @@ impl<D: Driver> Shard<D> {
                         gate.doorstep_overdue(&mut self.core);
                     }
                 }
+                Timer::Accept => {
+                    if let Some(gate) = &mut self.gate {
+                        gate.accept_again(&mut self.driver);
+                    }
+                }
             }
             self.settle();
         }

@@ -21,6 +21,7 @@
 mod chronicle;
 mod codec;
 mod content;
+mod doorway;
 mod house;
 mod jobs;
 mod ledger;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use madang_driver::sim::{FaultCounts, Random};
 
 use self::chronicle::Chronicle;
+pub use self::doorway::Doorway;
 use self::ledger::Ledger;
 pub use self::ledger::Violation;
 use self::scenario::Scenario;

@@ -68,7 +68,7 @@ impl Scenario {
             harmless,
             temper: draw_temper(dice, &settings),
             driver: DriverSettings {
-                connections_max: settings.slots_per_shard() + settings.embryos_max,
+                connections_max: settings.connections_max(),
                 submissions_max: *pick(dice, &[1, 2, 8, 64, 4_096]),
                 recv_buffers: settings.recv_buffers,
                 // One of 64 bytes, looked at once a tick, takes minutes for a message: nothing to learn from it.

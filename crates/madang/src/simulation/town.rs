@@ -22,6 +22,7 @@ use super::peers::{ASK_EVERY, Seat, Table};
 use super::scenario::Scenario;
 use crate::engine::{Plan, no_state};
 use crate::framing::Protocol;
+use crate::gate::RuleBook;
 use crate::id::SerialSource;
 use crate::{ForeignFraming, SessionId, Settings};
 
@@ -85,6 +86,7 @@ impl Town {
             protocol: protocol(tongue, &settings),
             content,
             make_state: no_state(),
+            rules: Arc::new(RuleBook::new(world.clock(), settings.rules_max)),
             is_server: true,
         };
         houses.push(House::new(
@@ -103,6 +105,7 @@ impl Town {
                 protocol: protocol(tongue, &settings),
                 content: crate::user::Content::Handler(Arc::new(client.clone())),
                 make_state: no_state(),
+                rules: Arc::new(RuleBook::new(world.clock(), settings.rules_max)),
                 is_server: false,
                 settings,
             };

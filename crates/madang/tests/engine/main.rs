@@ -21,6 +21,7 @@ mod leaving;
 mod limits;
 mod links;
 mod operation;
+mod rules;
 mod sending;
 mod sessions;
 mod slow;

@@ -92,6 +92,11 @@ impl Raw {
         matches!(self.ended(), Ended::Reset | Ended::Eof(_))
     }
 
+    /// Whether the stream ends, in whatever way, before a byte comes.
+    pub(crate) fn is_empty_end(&mut self) -> bool {
+        !matches!(self.stream.read(&mut [0]), Ok(1))
+    }
+
     /// Writes as much as the server and the kernels take, up to `most` bytes; answers how many.
     pub(crate) fn flood(&mut self, bytes: &[u8], most: usize) -> usize {
         self.stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a plain option");
