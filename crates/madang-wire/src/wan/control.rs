@@ -13,7 +13,8 @@ use crate::lan::{ControlError, HEADER};
 /// Bytes of a proof made by [`log_in_proof`].
 pub const PROOF: usize = 32;
 
-/// Who the player is: a client's first frame, sent at once when it was accepted. What the token means is between content
+/// Who the player is: a client's first frame, sent at once when it was accepted, in a record of its own (a server makes
+/// no more room than that takes before it knows who it is). What the token means is between content
 /// and its log-in service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogIn<'a> {

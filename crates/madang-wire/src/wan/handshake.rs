@@ -180,8 +180,7 @@ fn answer(
     let (head, message) =
         out.get_mut(..ANSWER_MAX).and_then(|out| out.split_first_chunk_mut()).ok_or(room)?;
     let mut plain = [0; ANSWER_MAX];
-    // A refusal's text may be longer than the wire allows, which is no matter of room.
-    let len = frame(&mut plain).map_err(|_| HandshakeError::Content(ControlError::TextControl))?;
+    let len = frame(&mut plain)?;
     let len = noise.write(plain.get(..len).unwrap_or_default(), message)?;
     *head = u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
     Ok(len.saturating_add(ANSWER_HEAD))

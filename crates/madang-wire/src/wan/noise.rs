@@ -37,6 +37,9 @@ pub enum HandshakeError {
     /// What the peer's message holds means nothing.
     #[error(transparent)]
     Content(#[from] crate::lan::ControlError),
+    /// What we have to say cannot be said: a refusal whose text is too long or holds control characters. Local.
+    #[error(transparent)]
+    Unsayable(#[from] crate::WriteError),
     /// The room for the message is too small: local.
     #[error("{needed} bytes of room needed, {available} given")]
     Room {

@@ -16,6 +16,7 @@ use std::borrow::BorrowMut;
 use std::ops::Range;
 
 use super::FRAME_LIMIT_DEFAULT;
+use super::control::LogIn;
 use super::keys::Secret;
 use super::suite::{AeadKey, Suite, TAG};
 use crate::framing::{Find, FrameError, Kind, SealError};
@@ -289,7 +290,7 @@ impl Opening {
     fn record_len(&self, sealed_len: u16) -> Result<usize, FrameError> {
         let sealed_len = usize::from(sealed_len);
         let (least, limit) = match self.part_left {
-            0 => (LEAST_FRAME, RECORD_FRAMES_MAX),
+            0 => (LEAST_FRAME, self.first_limit()),
             left => {
                 let part = left.min(RECORD_FRAMES_MAX);
                 (part, part)
@@ -300,6 +301,16 @@ impl Opening {
             _ if len < least => Err(FrameError::TooShort { len, least }),
             _ if len > limit => Err(FrameError::TooLong { len, limit }),
             _ => Ok(sealed_len.saturating_add(RECORD_HEAD)),
+        }
+    }
+
+    /// The most bytes of frames in the next record. Who has not said who it is gets no more room than that takes.
+    #[inline]
+    const fn first_limit(&self) -> usize {
+        match self.frames.expect() {
+            lan::Expect::LogIn => LogIn::FRAME_MAX,
+            lan::Expect::Greeting => lan::CONTROL_FRAME_MAX,
+            _ => RECORD_FRAMES_MAX,
         }
     }
 

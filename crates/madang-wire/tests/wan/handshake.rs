@@ -6,7 +6,7 @@ use madang_wire::wan::{
     ANSWER_MAX, Answer, ExpectAnswer, Gate, GateError, HandshakeError, Hello, Preamble, PublicKey, Secured,
     Suite,
 };
-use madang_wire::{Find, FrameError, FrameLimit, Kind};
+use madang_wire::{Find, FrameError, FrameLimit, Kind, WriteError};
 
 use crate::{SERVER, accept, accepted, begin, frame, hello, keys, limit, record, second, secured};
 
@@ -187,10 +187,12 @@ fn a_refusal_that_no_client_would_read_is_not_sent() {
     let keys = keys();
     let (preamble, _) = begin(Suite::AesGcm);
     let Ok(Gate::Passed(preamble)) = keys.gate(&preamble) else { panic!() };
-    for text in [&*"x".repeat(129), "\n"] {
+    let long = WriteError::TextTooLong { len: 129, limit: 128 };
+    for (text, error) in [(&*"x".repeat(129), long), ("\n", WriteError::TextControl)] {
         let verdict = preamble.read(limit(), [0x5E; 32]).unwrap();
         let refusal = Refusal { reason: RefusalReason::Full, text };
-        assert!(matches!(verdict.refuse(&refusal, &mut [0; ANSWER_MAX]), Err(HandshakeError::Content(_))));
+        let refused = verdict.refuse(&refusal, &mut [0; ANSWER_MAX]);
+        assert_eq!(refused, Err(HandshakeError::Unsayable(error)));
     }
 }
 

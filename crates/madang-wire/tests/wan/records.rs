@@ -2,13 +2,13 @@
 
 use madang_wire::lan::{Expect, HEADER};
 use madang_wire::wan::{
-    Opening, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX, RECORD_TAIL, REKEY_RECORDS, Sealing, Secured, Step,
-    Suite, parts,
+    LogIn, Opening, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX, RECORD_TAIL, REKEY_RECORDS, Sealing, Secured,
+    Step, Suite, parts,
 };
 use madang_wire::{Find, FrameError, Kind, SealError};
 
 use crate::second::{self, Cipher};
-use crate::{LIMIT, accepted, begin, frame, joined, message, received, record};
+use crate::{LIMIT, accepted, begin, frame, joined, message, received, record, secured};
 
 /// A client of the second writing, which can make what ours would not, joined with a server of ours.
 fn clever(suite: Suite) -> (Cipher, Opening) {
@@ -108,6 +108,17 @@ fn f01_a_record_is_judged_by_its_length_before_any_of_it_is_kept() {
         }
     }
     assert_eq!((RECORD_FRAMES_MAX, RECORD_MAX), (16_388, 16_406));
+}
+
+/// Before its log-in a peer gets no more room than a log-in takes.
+#[test]
+fn f01_a_first_record_is_no_longer_than_a_log_in() {
+    let (_, server) = secured(Suite::AesGcm);
+    let limit = LogIn::FRAME_MAX;
+    assert_eq!(limit, 2_250);
+    let find = |len: usize| server.opening.find(&((len + 16) as u16).to_le_bytes());
+    assert_eq!(find(limit), Ok(Find::Need { total: limit + 18 }));
+    assert_eq!(find(limit + 1), Err(FrameError::TooLong { len: limit + 1, limit }));
 }
 
 #[test]
