@@ -107,7 +107,7 @@ impl Kind {
             Self::Accept => 20..=20,
             Self::LogIn => 6..=LOG_IN_MAX,
             Self::Queue => 12..=12,
-            Self::Ticket => 8..=7 + TICKET_MAX,
+            Self::Ticket => 7..=7 + TICKET_MAX,
             Self::Draining => 4..=4,
         }
     }

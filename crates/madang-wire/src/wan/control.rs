@@ -115,7 +115,7 @@ pub struct Ticket<'a> {
     pub purpose: TicketPurpose,
     /// For how long after the connection broke, in milliseconds.
     pub grace_ms: u32,
-    /// 1 to 128 bytes.
+    /// At most 128 bytes; none: the earlier ticket is worth nothing any more.
     pub bytes: &'a [u8],
 }
 

@@ -9,11 +9,13 @@ use crate::lan::{self, ControlError};
 
 /// The keys that a server answers under: one to four, so that clients which still pin an old one get in while the new one
 /// spreads. Shared between threads as it is; another set is another value.
+#[derive(Debug)]
 pub struct ServerKeys {
     keys: Vec<ServerKey>,
 }
 
 /// One key pair, with what follows from it.
+#[derive(Debug)]
 pub(super) struct ServerKey {
     pub(super) secret: SecretKey,
     pub(super) public: PublicKey,
@@ -75,6 +77,7 @@ impl ServerKeys {
 }
 
 /// What the gate thinks of the bytes that have come.
+#[derive(Debug)]
 pub enum Gate<'a> {
     /// No more before `total` bytes are there, at most [`PREAMBLE_MAX`].
     Need {
@@ -86,6 +89,7 @@ pub enum Gate<'a> {
 }
 
 /// A preamble that came through the gate. Its sender knows our public key, and nothing else is known of it.
+#[derive(Debug)]
 pub struct Preamble<'a> {
     bytes: &'a [u8],
     parts: Parts<'a>,

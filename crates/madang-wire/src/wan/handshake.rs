@@ -29,6 +29,7 @@ const ANSWER_HEAD: usize = 2;
 const MESSAGE_2_LEAST: usize = MESSAGE_2_OVERHEAD + lan::HEADER + 3;
 
 /// What a finished handshake gives to either side.
+#[derive(Debug)]
 pub struct Secured {
     /// The same on both sides, and different for every handshake: what a log-in is bound to.
     pub hash: HandshakeHash,
@@ -64,6 +65,7 @@ impl HandshakeHash {
 }
 
 /// A client that has sent its preamble and waits for the answer.
+#[derive(Debug)]
 pub struct ExpectAnswer {
     noise: Noise,
     suite: Suite,
@@ -128,6 +130,7 @@ impl ExpectAnswer {
 }
 
 /// What a server answers to a hello.
+#[derive(Debug)]
 pub enum Answer<'a> {
     /// The hello suits it: the log-in goes next.
     Accepted(Accept, Secured),
@@ -136,6 +139,7 @@ pub enum Answer<'a> {
 }
 
 /// A server that has read a preamble and owes an answer.
+#[derive(Debug)]
 pub struct ExpectVerdict {
     noise: Noise,
     suite: Suite,

@@ -29,6 +29,7 @@ const _: () = assert!(SEAL_FRAME == PROLOGUE + MESSAGE_1);
 const PROLOGUE: usize = lan::HEADER + 8;
 
 /// A client of a sealed link that has begun and waits for the server.
+#[derive(Debug)]
 pub struct ExpectSeal {
     noise: Noise,
     limit: FrameLimit,
@@ -74,6 +75,7 @@ impl ExpectSeal {
 }
 
 /// What a server answers to a client that wants the link sealed.
+#[derive(Debug)]
 pub enum LinkAnswer<'a> {
     /// It knows the secret. The client's greeting goes next, in a record.
     Sealed(Secured),

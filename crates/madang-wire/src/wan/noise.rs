@@ -64,6 +64,7 @@ impl From<snow::Error> for HandshakeError {
 }
 
 /// One side of a handshake under way.
+#[derive(Debug)]
 pub(super) struct Noise {
     state: snow::HandshakeState,
 }

@@ -109,6 +109,7 @@ impl Hello {
 }
 
 /// A whole preamble, cut where every version is.
+#[derive(Debug)]
 pub(super) struct Parts<'a> {
     pub(super) prologue: &'a [u8],
     pub(super) message_1: &'a [u8],
@@ -128,6 +129,7 @@ impl<'a> Parts<'a> {
 
 /// The key under which the preambles for one server key are tagged: HMAC-SHA256 under the SHA-256 of `madang gate 1` and
 /// the public key. Whoever knows the public key can make tags: they keep strangers out, not attackers.
+#[derive(Debug)]
 pub(super) struct GateKey(hmac::Key);
 
 impl GateKey {

@@ -50,6 +50,7 @@ const LEAST_FRAME: usize = lan::HEADER + 1;
 
 /// One direction's key and counter, without an expanded key: 48 bytes. Neither half can be cloned, and each is moved on
 /// by its own calls alone, so that a counter has one owner and is used once.
+#[derive(Debug)]
 struct Direction {
     secret: Secret,
     counter: u64,
@@ -90,6 +91,7 @@ impl Direction {
 ///
 /// Compact: 48 bytes, and the key is expanded anew for each [`seal`](Self::seal). Use [`expanded`](Self::expanded) for
 /// the records of one flush, or keep an [`Expanded`] of it (about half a KiB more) where sealing happens often.
+#[derive(Debug)]
 pub struct Sealing(Direction);
 
 impl Sealing {
@@ -151,6 +153,7 @@ impl<H: BorrowMut<Sealing>> Expanded<H> {
 }
 
 /// A half with its key expanded: borrowed (`Expanded<&mut Sealing>`) for a while, or owned (`Expanded<Sealing>`).
+#[derive(Debug)]
 pub struct Expanded<H> {
     key: AeadKey,
     half: H,
@@ -189,6 +192,7 @@ pub fn parts(payload_len: usize) -> impl Iterator<Item = Range<usize>> {
 /// Like a framing it keeps no bytes: the stream is shown to it again and again, from the first byte that is not used.
 /// Unlike a framing it may have opened some of those already, so bytes that it was shown must be kept *as it left them*,
 /// and in one piece up to what [`find`](Self::find) says.
+#[derive(Debug)]
 pub struct Opening {
     direction: Direction,
     frames: LanFraming,

@@ -47,7 +47,8 @@ impl Suite {
     }
 }
 
-/// An expanded key. Knows no counter: the records and the handshake bring theirs.
+/// An expanded key, which prints no byte of itself. Knows no counter: the records and the handshake bring theirs.
+#[derive(Debug)]
 pub(super) struct AeadKey {
     key: Option<LessSafeKey>,
     suite: Suite,

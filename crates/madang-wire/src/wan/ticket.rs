@@ -39,6 +39,7 @@ pub enum TicketError {
 
 /// The key under which a server makes and checks tickets: HMAC-SHA256, 16 bytes of it. Drawn at every start, unless
 /// tickets are to outlive one.
+#[derive(Debug)]
 pub struct TicketKey(hmac::Key);
 
 impl TicketKey {

@@ -9,8 +9,11 @@ use madang_wire::wan::{
 };
 use madang_wire::{Find, FrameLimit, Framing, Kind, Next, Reader, lan};
 
+/// Takes any bytes.
+pub(crate) type Body = fn(&[u8]);
+
 /// The targets, by the names of their folders in the corpus.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 4] = [
+pub(crate) const TARGETS: [(&str, Body); 4] = [
     ("fz1_lan_deframer", lan_deframer),
     ("fz2_record_layer", record_layer),
     ("fz3_handshake_responder", handshake_responder),

@@ -368,6 +368,21 @@ fn f08_keys_change_by_count_and_counters_run_on() {
     }
 }
 
+/// Keys move between threads and print nothing of themselves.
+#[test]
+fn f15_the_halves_can_be_sent_and_printed() {
+    fn check<T: Send + std::fmt::Debug>(value: &T) {
+        let text = format!("{value:?}");
+        assert!(text.contains("***"), "{text}");
+        assert!(!text.contains("81, 81"), "{text}");
+    }
+    let (client, server) = secured(Suite::AesGcm);
+    check(&client.sealing);
+    check(&server.opening);
+    check(&server.sealing.expand());
+    check(&crate::keys());
+}
+
 /// What an engine keeps for a session: these figures stand in docs/wire.md.
 #[test]
 fn the_halves_are_as_small_as_documented() {
