@@ -12,6 +12,8 @@ pub enum DriverKind {
     Uring,
     /// epoll or kqueue; Linux, macOS, BSD.
     Readiness,
+    /// I/O completion ports; Windows.
+    Iocp,
 }
 
 impl DriverKind {
@@ -20,6 +22,7 @@ impl DriverKind {
         match self {
             DriverKind::Uring => "uring",
             DriverKind::Readiness => "readiness",
+            DriverKind::Iocp => "iocp",
         }
     }
 
@@ -36,7 +39,13 @@ impl DriverKind {
             #[cfg(unix)]
             DriverKind::Readiness => Ok(()),
             #[cfg(not(unix))]
-            DriverKind::Readiness => Err("there is no readiness driver for this system".to_owned()),
+            DriverKind::Readiness => {
+                Err("there is no readiness driver for this system; iocp is the one".to_owned())
+            }
+            #[cfg(windows)]
+            DriverKind::Iocp => Ok(()),
+            #[cfg(not(windows))]
+            DriverKind::Iocp => Err("I/O completion ports are a Windows interface".to_owned()),
         }
     }
 
@@ -53,6 +62,11 @@ impl DriverKind {
             },
             #[cfg(unix)]
             DriverKind::Readiness => match crate::readiness::Readiness::new(settings) {
+                Ok(driver) => Ok(user.with(driver)),
+                Err(error) => Err((error.to_string(), user)),
+            },
+            #[cfg(windows)]
+            DriverKind::Iocp => match crate::iocp::Iocp::new(settings) {
                 Ok(driver) => Ok(user.with(driver)),
                 Err(error) => Err((error.to_string(), user)),
             },
@@ -94,7 +108,20 @@ pub fn pin_thread(core: usize) -> std::io::Result<()> {
         cores.set(core);
         Ok(rustix::thread::sched_setaffinity(None, &cores)?)
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::System::Threading::{GetCurrentThread, SetThreadAffinityMask};
+
+        // The mask has a bit for each processor of one group, the process's first.
+        let mask = u32::try_from(core).ok().and_then(|core| 1_usize.checked_shl(core));
+        let Some(mask) = mask else { return Err(std::io::ErrorKind::InvalidInput.into()) };
+        // SAFETY: the pseudo handle of the calling thread needs no closing.
+        match unsafe { SetThreadAffinityMask(GetCurrentThread(), mask) } {
+            0 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", windows)))]
     {
         let _ = core;
         Err(std::io::ErrorKind::Unsupported.into())

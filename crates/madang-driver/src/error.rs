@@ -73,8 +73,7 @@ impl NetError {
     /// Our word for a system error: the one place where error numbers become words.
     pub fn from_io(error: &io::Error) -> NetError {
         use io::ErrorKind as K;
-        #[cfg(unix)]
-        if let Some(word) = error.raw_os_error().and_then(from_errno) {
+        if let Some(word) = error.raw_os_error().and_then(from_number) {
             return word;
         }
         match error.kind() {
@@ -102,10 +101,20 @@ impl NetError {
     pub(crate) fn from_result(result: i32) -> NetError {
         NetError::from_io(&io::Error::from_raw_os_error(result.wrapping_neg()))
     }
+
+    /// The word for the status of a completion packet.
+    #[cfg(windows)]
+    pub(crate) fn from_status(status: windows_sys::Win32::Foundation::NTSTATUS) -> NetError {
+        use windows_sys::Win32::Foundation::RtlNtStatusToDosError;
+
+        // SAFETY: looks a number up.
+        let number = unsafe { RtlNtStatusToDosError(status) };
+        NetError::from_io(&io::Error::from_raw_os_error(number as i32))
+    }
 }
 
 #[cfg(unix)]
-fn from_errno(errno: i32) -> Option<NetError> {
+fn from_number(errno: i32) -> Option<NetError> {
     Some(match errno {
         libc::ECANCELED => NetError::Cancelled,
         libc::EMFILE | libc::ENFILE => NetError::TooManyFiles,
@@ -115,6 +124,43 @@ fn from_errno(errno: i32) -> Option<NetError> {
         libc::ESHUTDOWN => NetError::BrokenPipe,
         libc::EOPNOTSUPP | libc::ENOSYS => NetError::Unsupported,
         _ => return None,
+    })
+}
+
+/// Sockets' own numbers, and those that a packet's status is translated to.
+#[cfg(windows)]
+fn from_number(number: i32) -> Option<NetError> {
+    use windows_sys::Win32::Foundation as win;
+    use windows_sys::Win32::Networking::WinSock as wsa;
+
+    if let wsa::WSAECANCELLED | wsa::WSA_E_CANCELLED = number {
+        return Some(NetError::Cancelled);
+    }
+    Some(match number {
+        wsa::WSAEMFILE => NetError::TooManyFiles,
+        wsa::WSAENOBUFS => NetError::NoBufferSpace,
+        wsa::WSAESHUTDOWN => NetError::BrokenPipe,
+        wsa::WSAENETRESET => NetError::Reset,
+        wsa::WSAEOPNOTSUPP => NetError::Unsupported,
+        wsa::WSAEAFNOSUPPORT => NetError::AddrNotAvailable,
+        _ => match u32::try_from(number).ok()? {
+            win::ERROR_OPERATION_ABORTED => NetError::Cancelled,
+            win::ERROR_NETNAME_DELETED => NetError::Reset,
+            win::ERROR_CONNECTION_ABORTED => NetError::Aborted,
+            win::ERROR_CONNECTION_REFUSED | win::ERROR_PORT_UNREACHABLE => NetError::Refused,
+            win::ERROR_SEM_TIMEOUT => NetError::TimedOut,
+            win::ERROR_HOST_UNREACHABLE => NetError::HostUnreachable,
+            win::ERROR_NETWORK_UNREACHABLE => NetError::NetworkUnreachable,
+            win::ERROR_ADDRESS_ALREADY_ASSOCIATED => NetError::AddrInUse,
+            win::ERROR_BROKEN_PIPE | win::ERROR_PIPE_NOT_CONNECTED | win::ERROR_GRACEFUL_DISCONNECT => {
+                NetError::BrokenPipe
+            }
+            win::ERROR_TOO_MANY_OPEN_FILES => NetError::TooManyFiles,
+            win::ERROR_NO_SYSTEM_RESOURCES | win::ERROR_NOT_ENOUGH_QUOTA | win::ERROR_WORKING_SET_QUOTA => {
+                NetError::NoBufferSpace
+            }
+            _ => return None,
+        },
     })
 }
 

@@ -1,7 +1,7 @@
 //! Completion I/O for Madang: one contract, [`Driver`], and the systems that keep it.
 //!
 //! ```text
-//!   shard ── attach / recv_start / send / abort / retire ──►  ┌────────┐ ──► io_uring │ epoll, kqueue │ simulation
+//!   shard ── attach / recv_start / send / abort / retire ──►  ┌────────┐ ──► io_uring │ epoll, kqueue │ IOCP │ simulation
 //!         ◄── poll: Accepted, Data, Sent, RecvEnded … ──────  └────────┘ ◄── sockets, clock, entropy
 //! ```
 //!
@@ -23,18 +23,19 @@ mod clock;
 mod completion;
 mod contract;
 mod error;
-#[cfg(unix)]
 mod host;
 mod incoming;
 mod lent;
 mod options;
 mod outgoing;
-#[cfg(unix)]
 mod sockets;
 mod time;
 mod token;
+mod turn;
 mod waker;
 
+#[cfg(windows)]
+pub mod iocp;
 #[cfg(unix)]
 pub mod readiness;
 pub mod sim;

@@ -19,6 +19,11 @@ pub struct DriverSettings {
     /// About the most bytes kept for a paused receive; the rest stays with the kernel, and TCP holds the peer back. What
     /// was on its way already when the pause came is kept on top of it: nothing on readiness, some 0.5 MiB on io_uring.
     pub pause_bytes_max: usize,
+    /// Windows: connections send straight from the packets, without a send buffer of the system's (SO_SNDBUF 0), as long as
+    /// no more than so many bytes are locked in memory by it; a connection that would pass the bound gets a send buffer for
+    /// the rest of its life. 0, the default: everybody has a send buffer. It saves a copy, and costs every send the peer's
+    /// round trip before the next may start: for few fast links, not for players. Ignored elsewhere.
+    pub unbuffered_sends_bytes_max: usize,
     /// io_uring: keep sockets in the ring's own file table instead of the process's, which lifts the process's descriptor
     /// limit. Ignored elsewhere.
     pub own_file_table: bool,
@@ -33,6 +38,7 @@ impl Default for DriverSettings {
             recv_buffers: 64,
             recv_buffer_bytes: 64 * 1024,
             pause_bytes_max: 256 * 1024,
+            unbuffered_sends_bytes_max: 0,
             own_file_table: false,
         }
     }
@@ -64,14 +70,17 @@ pub struct ListenOptions {
     pub address: SocketAddr,
     /// How many connections may wait to be accepted.
     pub backlog: u32,
+    /// Windows: nobody else can bind the port, or take it over (SO_EXCLUSIVEADDRUSE). Elsewhere no second listener can in
+    /// any case, and this is ignored.
+    pub exclusive: bool,
     /// For the listener and, by inheritance, what it accepts.
     pub socket: SocketOptions,
 }
 
 impl ListenOptions {
-    /// The system's defaults, a backlog of 4,096.
+    /// The system's defaults, a backlog of 4,096, the port for this listener alone.
     pub fn new(address: SocketAddr) -> ListenOptions {
-        ListenOptions { address, backlog: 4_096, socket: SocketOptions::default() }
+        ListenOptions { address, backlog: 4_096, exclusive: true, socket: SocketOptions::default() }
     }
 }
 

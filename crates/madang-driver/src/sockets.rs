@@ -20,8 +20,7 @@ pub(crate) fn listening(options: &ListenOptions) -> Result<(Socket, SocketAddr),
 
 fn open_listening(options: &ListenOptions) -> io::Result<(Socket, SocketAddr)> {
     let socket = stream(options.address)?;
-    // K05: a restart binds at once although connections of the last run are in TIME_WAIT.
-    socket.set_reuse_address(true)?;
+    claim_port(&socket, options.exclusive)?;
     if options.address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) {
         // Some systems know IPv6-only sockets alone; there the listener just stays one.
         let _ = socket.set_only_v6(false);
@@ -43,14 +42,33 @@ pub(crate) fn outgoing(options: &ConnectOptions) -> io::Result<Socket> {
             choose_port_at_connect(&socket)?;
         } else {
             // A link that reconnects from a fixed port must not wait for its own TIME_WAIT.
-            socket.set_reuse_address(true)?;
+            reuse_port_in_time_wait(&socket)?;
         }
         socket.bind(&local.into())?;
+    } else if cfg!(windows) {
+        // ConnectEx takes bound sockets only.
+        socket.bind(&any_address(options.remote).into())?;
     }
     Ok(socket)
 }
 
+/// A socket that an accept is to fill, for a listener at `listening`.
+#[cfg(windows)]
+pub(crate) fn accepting(listening: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listening), Type::STREAM, Some(Protocol::TCP))?;
+    apply(&socket, options)?;
+    Ok(socket)
+}
+
+/// Our own address of a connection that was just made, which also proves that it is one.
+pub(crate) fn connected_address(socket: &Socket) -> io::Result<SocketAddr> {
+    let (peer, local) = (address_of(socket.peer_addr()?)?, address_of(socket.local_addr()?)?);
+    // The system had picked the very port we connect to as our own, and TCP connected the socket to itself.
+    if peer == local { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(local) }
+}
+
 /// Takes one connection off the backlog. The error of an empty backlog is `WouldBlock`.
+#[cfg(unix)]
 pub(crate) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     #[cfg(not(target_vendor = "apple"))]
     return listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
@@ -63,6 +81,7 @@ pub(crate) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
 }
 
 /// Our own address of a connection that came in on `listening`: known without a call unless that is a wildcard.
+#[cfg(unix)]
 pub(crate) fn local_address(socket: &Socket, listening: SocketAddr) -> io::Result<SocketAddr> {
     if listening.ip().is_unspecified() { address_of(socket.local_addr()?) } else { Ok(listening) }
 }
@@ -134,6 +153,52 @@ fn stream(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// K05: a restart binds at once although connections of the last run are in TIME_WAIT.
+#[cfg(unix)]
+fn claim_port(socket: &Socket, _exclusive: bool) -> io::Result<()> {
+    socket.set_reuse_address(true)
+}
+
+/// Here TIME_WAIT keeps nobody from binding, and SO_REUSEADDR is another thing: it takes a port away from who has it.
+#[cfg(windows)]
+fn claim_port(socket: &Socket, exclusive: bool) -> io::Result<()> {
+    use std::os::windows::io::AsRawSocket;
+
+    use windows_sys::Win32::Networking::WinSock::{SO_EXCLUSIVEADDRUSE, SOCKET, SOL_SOCKET, setsockopt};
+
+    let on = u32::from(exclusive).to_ne_bytes();
+    // SAFETY: the socket is open; the option's value is four bytes, readable for the length of the call.
+    let answer = unsafe {
+        setsockopt(
+            socket.as_raw_socket() as SOCKET,
+            SOL_SOCKET,
+            SO_EXCLUSIVEADDRUSE,
+            on.as_ptr(),
+            on.len() as i32,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(unix)]
+fn reuse_port_in_time_wait(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)
+}
+
+/// As in `claim_port`: it would take a port away.
+#[cfg(windows)]
+fn reuse_port_in_time_wait(_socket: &Socket) -> io::Result<()> {
+    Ok(())
+}
+
+/// The wildcard of the family of `address`, any port.
+fn any_address(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 /// Without this a bind to port 0 takes a port for this socket alone, and one local address ends at 28,000 connections; with
 /// it the port is chosen when the peer is known, and may be used towards every other peer as well.
 #[cfg(target_os = "linux")]
@@ -186,6 +251,7 @@ mod tests {
         assert_eq!(listening(&options).unwrap_err().error, NetError::Unsupported);
     }
 
+    #[cfg(unix)]
     #[test]
     fn options_are_really_set() {
         let mut options = ListenOptions::new("127.0.0.1:0".parse().unwrap());
@@ -216,6 +282,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn an_ipv4_peer_keeps_its_name_through_an_ipv6_wildcard() {
         let Ok((listener, address)) = listen_on("[::]:0") else { return eprintln!("skipped: no IPv6 here") };

@@ -21,8 +21,8 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
 
-use super::memory::Memory;
 use crate::sockets;
+use crate::turn::{Memory, Place};
 use crate::{Completion, Conn, DriverFigures, NetError, OUTGOING_PIECES_MAX, Outgoing, RecvEnd};
 
 /// A place of the table and the connection in it. One cache line: ten thousand of them are walked in a broadcast.
@@ -31,7 +31,7 @@ pub(super) struct Connection {
     outgoing: Outgoing,
     sending: Sending,
     /// How often the place was used before.
-    pub(super) generation: u32,
+    generation: u32,
     /// `None` in a vacant place, and after an abort, which closes at once.
     socket: Option<OwnedFd>,
     opening: Opening,
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     read_closed: bool,
     paused: bool,
     /// The place stands in the queue of those that are due.
-    pub(super) queued: bool,
+    queued: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +80,8 @@ enum Receiving {
 
 const _: () = assert!(size_of::<Connection>() <= 64, "a connection is one cache line");
 
-impl Connection {
-    /// An empty place.
-    pub(super) fn vacant() -> Connection {
+impl Place for Connection {
+    fn vacant() -> Connection {
         Connection {
             outgoing: Outgoing::new(),
             sending: Sending::Idle,
@@ -98,6 +97,37 @@ impl Connection {
         }
     }
 
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn is_due(&self) -> bool {
+        matches!(self.sending, Sending::Unblocked | Sending::Ended(_))
+            || match self.receiving {
+                Receiving::On => self.readable && !self.paused,
+                Receiving::Ending(_) => true,
+                Receiving::Off | Receiving::Over => false,
+            }
+            || matches!(self.opening, Opening::Answered | Opening::Failed(_))
+    }
+
+    fn queued(&mut self) -> &mut bool {
+        &mut self.queued
+    }
+
+    /// The socket closes, orderly unless it was aborted.
+    fn vacate(&mut self) {
+        assert!(!self.is_in_flight(), "the retire rule: nothing is in flight when a connection is retired");
+        // A queue that still names the place finds nothing due there.
+        *self = Connection {
+            generation: self.generation.wrapping_add(1),
+            queued: self.queued,
+            ..Connection::vacant()
+        };
+    }
+}
+
+impl Connection {
     /// Moves a connected socket in.
     pub(super) fn settle(&mut self, socket: OwnedFd) {
         self.socket = Some(socket);
@@ -115,32 +145,10 @@ impl Connection {
         figures.in_flight += 1;
     }
 
-    /// Moves everything out; the next one here has another name. The socket closes, orderly unless it was aborted.
-    pub(super) fn vacate(&mut self) {
-        assert!(!self.is_in_flight(), "the retire rule: nothing is in flight when a connection is retired");
-        // A queue that still names the place finds nothing due there.
-        *self = Connection {
-            generation: self.generation.wrapping_add(1),
-            queued: self.queued,
-            ..Connection::vacant()
-        };
-    }
-
     pub(super) fn is_in_flight(&self) -> bool {
         self.opening != Opening::Settled
             || self.sending != Sending::Idle
             || matches!(self.receiving, Receiving::On | Receiving::Ending(_))
-    }
-
-    /// Whether [`tell`](Connection::tell) has something to try or to tell.
-    pub(super) fn is_due(&self) -> bool {
-        matches!(self.sending, Sending::Unblocked | Sending::Ended(_))
-            || match self.receiving {
-                Receiving::On => self.readable && !self.paused,
-                Receiving::Ending(_) => true,
-                Receiving::Off | Receiving::Over => false,
-            }
-            || matches!(self.opening, Opening::Answered | Opening::Failed(_))
     }
 
     /// The system's edge.
@@ -353,17 +361,13 @@ fn send_some(socket: BorrowedFd<'_>, outgoing: &Outgoing) -> rustix::io::Result<
 /// What became of a connect on which the system stirred: `None` when it was a false alarm.
 fn answer(socket: &OwnedFd) -> Option<Result<SocketAddr, NetError>> {
     let socket = SockRef::from(socket);
-    let address = |address: io::Result<socket2::SockAddr>| address.and_then(sockets::address_of);
     let outcome = match socket.take_error() {
-        Ok(None) => address(socket.peer_addr()).and_then(|peer| Ok((peer, address(socket.local_addr())?))),
-        Ok(Some(error)) | Err(error) => return Some(Err(NetError::from_io(&error))),
+        Ok(None) => sockets::connected_address(&socket),
+        Ok(Some(error)) | Err(error) => Err(error),
     };
     match outcome {
-        // The kernel had picked the very port we connect to as our own, and TCP connected the socket to itself.
-        Ok((peer, local)) if peer == local => Some(Err(NetError::Refused)),
-        Ok((_, local)) => Some(Ok(local)),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
-        Err(error) => Some(Err(NetError::from_io(&error))),
+        outcome => Some(outcome.map_err(|error| NetError::from_io(&error))),
     }
 }
 

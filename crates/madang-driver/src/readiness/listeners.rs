@@ -1,12 +1,12 @@
 //! Listening sockets: accepting in bounded batches, and waiting out a stall.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use socket2::Socket;
 
 use crate::incoming::IncomingSocket;
-use crate::{Completion, DriverFigures, Incoming, Listener, NetError, Time, host, sockets};
+use crate::turn::Stall;
+use crate::{Completion, DriverFigures, Incoming, Listener, NetError, Time, sockets};
 
 pub(super) struct Listeners {
     slots: Vec<Slot>,
@@ -26,19 +26,11 @@ struct Listening {
     ready: bool,
     /// The engine's wish.
     paused: bool,
-    stall: Option<Stall>,
-}
-
-/// An error that has nothing to do with one peer: tried again later, and again, until the backlog moves freely.
-struct Stall {
-    retry_at: Time,
-    back_off: Duration,
+    stall: Stall,
 }
 
 /// Accepts of one listener in a row: some milliseconds of later work, after which connections get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
-const BACK_OFF_MIN: Duration = Duration::from_millis(1);
-const BACK_OFF_MAX: Duration = Duration::from_millis(64);
 
 impl Listeners {
     pub(super) fn new(listeners_max: usize) -> Listeners {
@@ -58,7 +50,7 @@ impl Listeners {
         figures: &mut DriverFigures,
     ) {
         figures.in_flight += 1;
-        let listening = Listening { socket, address, ready: false, paused: false, stall: None };
+        let listening = Listening { socket, address, ready: false, paused: false, stall: Stall::default() };
         self.slots[listener.0 as usize] = Slot::Open(listening);
     }
 
@@ -90,7 +82,7 @@ impl Listeners {
     pub(super) fn is_due(&self) -> bool {
         self.slots.iter().any(|slot| match slot {
             Slot::Free => false,
-            Slot::Open(listening) => listening.ready && !listening.paused && listening.stall.is_none(),
+            Slot::Open(listening) => listening.ready && !listening.paused && !listening.stall.is_stalled(),
             Slot::Closed => true,
         })
     }
@@ -98,9 +90,7 @@ impl Listeners {
     /// When the first stall is to be tried again.
     pub(super) fn retry_at(&self) -> Option<Time> {
         let stall = |slot: &Slot| match slot {
-            Slot::Open(listening) if listening.ready && !listening.paused => {
-                listening.stall.as_ref().map(|stall| stall.retry_at)
-            }
+            Slot::Open(listening) if listening.ready && !listening.paused => listening.stall.retry_at(),
             _ => None,
         };
         self.slots.iter().filter_map(stall).min()
@@ -138,7 +128,7 @@ impl Listening {
         limit: usize,
         figures: &mut DriverFigures,
     ) {
-        if self.stall.as_ref().is_some_and(|stall| host::now() < stall.retry_at) {
+        if !self.stall.may_try() {
             return;
         }
         for _ in 0..ACCEPTS_PER_TURN {
@@ -149,7 +139,8 @@ impl Listening {
             match self.accept_one().map_err(|error| NetError::from_io(&error)) {
                 Ok(incoming) => out.push(Completion::Accepted { listener, incoming }),
                 Err(NetError::WouldBlock) => {
-                    (self.ready, self.stall) = (false, None);
+                    self.ready = false;
+                    self.stall.end();
                     return;
                 }
                 Err(NetError::Interrupted) => {}
@@ -164,7 +155,7 @@ impl Listening {
                 ) => figures.accepts_gone += 1,
                 // K13, K15, and whatever else the system may think of: no error ends the loop, and none makes it spin.
                 Err(error) => {
-                    if self.fall_back() {
+                    if self.stall.fall_back() {
                         figures.accept_stalls += 1;
                         out.push(Completion::AcceptStalled { listener, error });
                     }
@@ -173,7 +164,7 @@ impl Listening {
             }
         }
         // Not drained, but not stuck either: the next turn goes on.
-        self.stall = None;
+        self.stall.end();
     }
 
     fn accept_one(&self) -> std::io::Result<Incoming> {
@@ -182,14 +173,5 @@ impl Listening {
         let peer = sockets::address_of(peer).map_err(gone)?;
         let local = sockets::local_address(&socket, self.address).map_err(gone)?;
         Ok(Incoming::new(IncomingSocket::System(socket), peer, local))
-    }
-
-    /// Puts the next try off, each time twice as long. Answers whether this begins a stall.
-    fn fall_back(&mut self) -> bool {
-        let begins = self.stall.is_none();
-        let back_off =
-            self.stall.as_ref().map_or(BACK_OFF_MIN, |stall| (stall.back_off * 2).min(BACK_OFF_MAX));
-        self.stall = Some(Stall { retry_at: host::now() + back_off, back_off });
-        begins
     }
 }

@@ -26,11 +26,8 @@
 //! ([`Wait::at_least`] above one, with a deadline) sleeps beside the sockets and looks at them each millisecond: a wait
 //! that ends at every message would spend the CPU that the tick is to save.
 
-mod bell;
 mod connection;
 mod listeners;
-mod memory;
-mod table;
 #[cfg(test)]
 mod tests;
 
@@ -44,11 +41,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::SockAddr;
 
-use self::bell::Bell;
+use self::connection::Connection;
 use self::listeners::Listeners;
-use self::memory::Memory;
-use self::table::Table;
 use crate::incoming::IncomingSocket;
+use crate::turn::{self, Bell, Memory, Signal, Table, Turns};
 use crate::{
     AttachError, Completion, Conn, ConnectError, ConnectOptions, Driver, DriverFigures, DriverSettings, Full,
     Incoming, Leaked, ListenError, ListenOptions, Listener, NetError, Outgoing, Time, Wait, Waker, host,
@@ -59,8 +55,8 @@ use crate::{
 pub struct Readiness {
     poll: Poll,
     events: Events,
-    bell: Arc<Bell>,
-    table: Table,
+    bell: Arc<Bell<mio::Waker>>,
+    table: Table<Connection>,
     listeners: Listeners,
     memory: Memory,
     now: Time,
@@ -79,9 +75,6 @@ const EDGES_PER_LOOK: usize = 1_024;
 /// Completions after which the system is asked for edges although some are still due: one system call among so many costs
 /// a nanosecond each, and nobody waits longer for his first byte.
 const TOLD_PER_LOOK: usize = 256;
-
-/// While gathering for a tick, how long the sockets are left alone at most: twenty looks in a 20 ms tick.
-const NAP: Duration = Duration::from_millis(1);
 
 /// Places come first, then listeners, then the bell.
 const FIRST_LISTENER: usize = Conn::INDEX_MAX as usize + 1;
@@ -110,11 +103,22 @@ impl Readiness {
         })
     }
 
-    fn is_anything_due(&self) -> bool {
-        self.table.due() > 0 || self.listeners.is_due()
+    fn tell_connections(&mut self, out: &mut Vec<Completion>, limit: usize) {
+        for _ in 0..self.table.due() {
+            if out.len() == limit || self.memory.is_used_up() {
+                return;
+            }
+            let Some((conn, connection)) = self.table.next_due() else { return };
+            self.look_before_reading |=
+                connection.tell(conn, &mut self.memory, out, limit, &mut self.figures);
+            self.table.queue_if_due(conn.index());
+        }
     }
+}
 
-    /// Tries and tells what is due, every due place once.
+impl Turns for Readiness {
+    type Signal = mio::Waker;
+
     fn tell(&mut self, out: &mut Vec<Completion>, limit: usize) {
         let told_before = out.len();
         self.listeners_first = !self.listeners_first;
@@ -128,19 +132,14 @@ impl Readiness {
         self.told_since_look += out.len() - told_before;
     }
 
-    fn tell_connections(&mut self, out: &mut Vec<Completion>, limit: usize) {
-        for _ in 0..self.table.due() {
-            if out.len() == limit || self.memory.is_used_up() {
-                return;
-            }
-            let Some((conn, connection)) = self.table.next_due() else { return };
-            self.look_before_reading |=
-                connection.tell(conn, &mut self.memory, out, limit, &mut self.figures);
-            self.table.queue_if_due(conn.index());
-        }
+    fn is_anything_due(&self) -> bool {
+        self.table.due() > 0 || self.listeners.is_due()
     }
 
-    /// Asks the system for edges, sleeping up to `span` (`None`: until there is one).
+    fn is_memory_used_up(&self) -> bool {
+        self.memory.is_used_up()
+    }
+
     fn look(&mut self, span: Option<Duration>) {
         self.told_since_look = 0;
         self.look_before_reading = false;
@@ -166,30 +165,18 @@ impl Readiness {
         }
     }
 
-    /// Nothing more can be told for now: sleeps as `wait` says and looks. Answers whether the poll may go on after the next
-    /// telling; not when its time has come or somebody rang. `gathering`: something is told already, but fewer than wanted.
-    fn rest(&mut self, wait: Wait, gathering: bool) -> bool {
-        let left = wait.until.map(|until| until - host::now());
-        if left == Some(Duration::ZERO) {
-            self.look(left);
-            return false;
-        }
-        if self.is_anything_due() {
-            self.look(Some(Duration::ZERO));
-            return true;
-        }
-        if gathering {
-            // Without a deadline the hint could hold back for ever what is there.
-            let Some(left) = left else { return false };
-            let rung = self.bell.nap(left.min(NAP));
-            self.look(Some(Duration::ZERO));
-            return !rung;
-        }
-        let until_retry = self.listeners.retry_at().map(|retry_at| retry_at - host::now());
-        let span = [left, until_retry].into_iter().flatten().min();
-        let may_sleep = self.bell.lie_down();
-        self.look(if may_sleep { span } else { Some(Duration::ZERO) });
-        !self.bell.get_up()
+    fn retry_at(&self) -> Option<Time> {
+        self.listeners.retry_at()
+    }
+
+    fn bell(&self) -> &Bell<mio::Waker> {
+        &self.bell
+    }
+}
+
+impl Signal for mio::Waker {
+    fn fire(&self) -> io::Result<()> {
+        self.wake()
     }
 }
 
@@ -322,20 +309,10 @@ impl Driver for Readiness {
 
     fn poll(&mut self, out: &mut Vec<Completion>, max: usize, wait: Wait) {
         self.memory.rewind();
-        let start = out.len();
-        let limit = start + max;
-        let enough = start + (wait.at_least as usize).clamp(1, max.max(1)).min(max);
         if self.look_before_reading || self.told_since_look >= TOLD_PER_LOOK {
             self.look(Some(Duration::ZERO));
         }
-        let mut go_on = true;
-        loop {
-            self.tell(out, limit);
-            if out.len() >= enough || self.memory.is_used_up() || !go_on {
-                break;
-            }
-            go_on = self.rest(wait, out.len() > start);
-        }
+        turn::poll(self, out, max, wait);
         self.now = host::now();
     }
 
@@ -345,6 +322,7 @@ impl Driver for Readiness {
 
     fn shutdown(&mut self, _patience: Duration) -> Leaked {
         self.listeners.clear();
+        self.table.places().for_each(Connection::abort);
         self.table.clear();
         self.figures.in_flight = 0;
         Leaked::default()

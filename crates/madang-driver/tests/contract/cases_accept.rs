@@ -147,7 +147,7 @@ pub fn k11_k12_a_peer_that_is_dead_before_it_is_accepted_leaks_nothing<R: Rig>(r
             assert_eq!(end, RecvEnd::Eof);
             assert_eq!(station.seen(conn).bytes, says.as_bytes());
         } else {
-            assert!(matches!(end, RecvEnd::Error(_)), "{end:?}");
+            assert!(matches!(end, RecvEnd::Error(_)) || !station.rig.tells_resets(), "{end:?}");
             assert!(says.as_bytes().starts_with(&station.seen(conn).bytes));
         }
         station.settle(conn);

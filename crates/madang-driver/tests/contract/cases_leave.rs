@@ -41,7 +41,8 @@ pub fn k16_a_reset_by_the_peer_ends_each_operation_once_at_every_point<R: Rig>(r
         let sent = seen.sent.map(|(_, result)| result);
         // Some systems tell a reset once: to the send, if one is there first; the receive then just ends.
         let is_told_to_send = end == RecvEnd::Eof && sent == Some(Err(NetError::Reset));
-        assert!(is_told_to_send || end == RecvEnd::Error(NetError::Reset), "{end:?}, {sent:?}");
+        let is_heard = is_told_to_send || end == RecvEnd::Error(NetError::Reset);
+        assert!(is_heard || !station.rig.tells_resets(), "{end:?}, {sent:?}");
         assert!(
             b"unread".starts_with(&seen.bytes),
             "what came before the reset may be told or not, but as it was"
@@ -92,7 +93,7 @@ pub fn an_abort_frees_a_send_that_a_peer_never_reads<R: Rig>(rig: R) {
     let took = station.driver.now().since(start);
     assert!(station.rig.is_unruly() || took < Duration::from_secs(1), "an abort took {took:?}");
     let (_, heard) = peer_hears_end(&mut station, &mut peer);
-    assert_eq!(heard, Heard::Broken, "an abort is a reset to the peer");
+    assert!(heard == Heard::Broken || !station.rig.tells_resets(), "an abort is a reset to the peer");
     station.finish();
 }
 

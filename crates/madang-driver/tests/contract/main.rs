@@ -6,7 +6,7 @@
 //!
 //! - `simulated`: the simulated world on a good day;
 //! - `unruly`: the same with all that the contract permits, over a number of seeds (`MADANG_SEED=n` replays one);
-//! - `readiness` and `uring`: this machine. Where io_uring is refused its cases say so in a line.
+//! - `readiness`, `uring` and `iocp`: this machine. Where io_uring is refused its cases say so in a line.
 
 #![allow(unreachable_pub)] // a test binary has no outside
 
@@ -16,13 +16,11 @@ mod cases_leave;
 mod cases_limits;
 mod cases_poll;
 mod cases_receive;
-#[cfg(unix)]
 mod cases_sleep;
 mod cases_stream;
 mod chaos;
 mod rig;
 mod rig_sim;
-#[cfg(unix)]
 mod rig_system;
 mod station;
 
@@ -45,6 +43,12 @@ macro_rules! contract {
             use madang_driver::uring::Uring;
             contract!(@each crate::rig_system::run::<Uring>, $every);
             contract!(@each crate::rig_system::run::<Uring>, $blocking);
+        }
+        #[cfg(windows)]
+        mod iocp {
+            use madang_driver::iocp::Iocp;
+            contract!(@each crate::rig_system::run::<Iocp>, $every);
+            contract!(@each crate::rig_system::run::<Iocp>, $blocking);
         }
         #[cfg(target_os = "linux")]
         mod uring_own_file_table {
@@ -134,7 +138,8 @@ contract! {
     }
 }
 
-/// Cases that change what the whole process has: on real systems each starts this binary once more, for itself.
+/// Cases that change what the whole process has: on real systems each starts this binary once more, for itself. Windows has
+/// no limit that a process could lower for itself; there the driver's own tests have the case.
 mod limits {
     use crate::cases_limits::k15_at_the_descriptor_limit_accepting_stalls_without_spinning_and_recovers as k15;
 

@@ -35,6 +35,11 @@ pub trait Rig {
         false
     }
 
+    /// Whether a reset is heard as one at the other end, and not only as an end.
+    fn tells_resets(&self) -> bool {
+        true
+    }
+
     /// Asserts that nothing is left of the drivers, which are gone.
     fn check_balance(&self) {}
 }

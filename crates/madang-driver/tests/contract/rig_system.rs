@@ -3,10 +3,8 @@
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use madang_driver::readiness::Readiness;
 use madang_driver::{Driver, DriverSettings};
 use socket2::{Domain, Socket, Type};
 
@@ -22,9 +20,10 @@ pub trait SystemDriver: Driver + Sized {
     fn make(settings: &DriverSettings) -> Result<Self, String>;
 }
 
-impl SystemDriver for Readiness {
-    fn make(settings: &DriverSettings) -> Result<Readiness, String> {
-        Readiness::new(settings).map_err(|error| error.to_string())
+#[cfg(unix)]
+impl SystemDriver for madang_driver::readiness::Readiness {
+    fn make(settings: &DriverSettings) -> Result<Self, String> {
+        Self::new(settings).map_err(|error| error.to_string())
     }
 }
 
@@ -35,12 +34,20 @@ impl SystemDriver for madang_driver::uring::Uring {
     }
 }
 
+#[cfg(windows)]
+impl SystemDriver for madang_driver::iocp::Iocp {
+    fn make(settings: &DriverSettings) -> Result<Self, String> {
+        Self::new(settings).map_err(|error| error.to_string())
+    }
+}
+
 /// Runs the case, or says in a line why it cannot.
 pub fn run<D: SystemDriver>(case: fn(SystemRig<D>)) {
     run_on(SystemRig { own_file_table: false, driver: PhantomData }, case);
 }
 
 /// The same with sockets in the ring's own file table.
+#[cfg(target_os = "linux")]
 pub fn run_with_own_file_table<D: SystemDriver>(case: fn(SystemRig<D>)) {
     run_on(SystemRig { own_file_table: true, driver: PhantomData }, case);
 }
@@ -53,6 +60,7 @@ fn run_on<D: SystemDriver>(rig: SystemRig<D>, case: fn(SystemRig<D>)) {
 }
 
 /// Runs a test of this binary that is otherwise ignored, in a process of its own: it changes what the whole process has.
+#[cfg(unix)]
 pub fn in_own_process(test: &str) {
     let binary = std::env::current_exe().expect("a test knows its binary");
     let output = std::process::Command::new(binary)
@@ -94,7 +102,10 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
         listener
     }
 
+    #[cfg(unix)]
     fn limit_descriptors(&self, more: Option<usize>) {
+        use std::os::fd::AsRawFd;
+
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         // Descriptors are handed out lowest first, and the limit is on their numbers.
         let lowest_free = || std::fs::File::open("/dev/null").expect("a descriptor").as_raw_fd() as u64;
@@ -103,7 +114,30 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
         setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("below the hard limit");
     }
 
+    #[cfg(not(unix))]
+    fn limit_descriptors(&self, _more: Option<usize>) {
+        unreachable!("here a process has no limit to lower: the driver's own tests have the case");
+    }
+
     fn pass(&self, _idle: bool) {}
+
+    #[cfg(windows)]
+    fn tells_resets(&self) -> bool {
+        !is_wine()
+    }
+}
+
+/// Wine (8.0) shuts a socket down in both directions before it closes it, whatever its linger option says: a FIN goes out,
+/// and the reset behind it comes too late to be heard for certain.
+#[cfg(windows)]
+fn is_wine() -> bool {
+    use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
+
+    // SAFETY: both names are C strings; the module is one that every process has and keeps.
+    unsafe {
+        let system = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
+        GetProcAddress(system, c"wine_get_version".as_ptr().cast()).is_some()
+    }
 }
 
 impl RawPeer for TcpStream {

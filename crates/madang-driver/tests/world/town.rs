@@ -72,7 +72,7 @@ impl Town {
             recv_buffers: random.between(1, 16) as u16,
             recv_buffer_bytes: random.between(16, 8_192) as u32,
             pause_bytes_max: random.below(4_096) as usize,
-            own_file_table: false,
+            ..DriverSettings::default()
         };
         let mut clerks: Vec<Clerk> =
             (0..random.between(2, 4)).map(|_| Clerk::new(world, settings.clone())).collect();

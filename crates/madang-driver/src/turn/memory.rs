@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use crate::{Desk, Lent};
 
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Counts the loans. The driver holds every buffer itself, all the time, so none is ever listed as returned.
     desk: Rc<Desk>,
     /// `buffers` × `buffer_bytes` bytes of the heap, ours until drop.
@@ -28,11 +28,11 @@ pub(super) struct Memory {
 }
 
 /// What one read brought.
-pub(super) struct Filled {
+pub(crate) struct Filled {
     /// `None`: the read answered zero, the end of the stream.
-    pub(super) bytes: Option<Lent>,
+    pub(crate) bytes: Option<Lent>,
     /// The read took all the room it was offered: there may be more.
-    pub(super) to_the_brim: bool,
+    pub(crate) to_the_brim: bool,
 }
 
 /// So much is lent in one poll, rounded up to a read. What came in a turn, and the packets that content makes of it, should
@@ -45,7 +45,7 @@ const ALIGN: usize = 64;
 
 impl Memory {
     /// At least one buffer of one byte.
-    pub(super) fn new(buffers: usize, buffer_bytes: usize) -> Memory {
+    pub(crate) fn new(buffers: usize, buffer_bytes: usize) -> Memory {
         let (buffers, buffer_bytes) = (buffers.max(1), buffer_bytes.max(1));
         let desk = Desk::new(buffers);
         (0..buffers as u32).for_each(|buffer| desk.hold(buffer));
@@ -58,13 +58,13 @@ impl Memory {
     ///
     /// # Panics
     /// When a loan is still out: the caller broke the rule of [`Lent`], and its bytes would be written over.
-    pub(super) fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self) {
         assert_eq!(self.desk.loans_out(), 0, "every loan is given back before the next poll");
         (self.buffer, self.lent_bytes) = (0, 0);
     }
 
     /// Nothing is to be read until the next poll.
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_used_up(&self) -> bool {
         self.buffer == self.buffers || self.buffer * self.buffer_bytes + self.lent_bytes >= POLL_BYTES
     }
 
@@ -72,7 +72,7 @@ impl Memory {
     ///
     /// # Panics
     /// When the memory is used up, or `read` claims more than it was offered.
-    pub(super) fn fill<E>(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Filled, E> {
+    pub(crate) fn fill<E>(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Filled, E> {
         assert!(!self.is_used_up(), "the memory has room");
         let offset = self.buffer * self.buffer_bytes + self.lent_bytes;
         let room_bytes = self.buffer_bytes - self.lent_bytes;
