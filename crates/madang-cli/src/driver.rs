@@ -7,12 +7,14 @@ use madang_driver::DriverKind;
 /// A driver by its name in settings files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Driver {
-    /// io_uring where it is permitted, else readiness
+    /// The best that this system permits: io_uring, else readiness; on Windows iocp
     Auto,
     /// io_uring (Linux), or an error
     Uring,
     /// epoll or kqueue
     Readiness,
+    /// I/O completion ports (Windows)
+    Iocp,
 }
 
 impl Driver {
@@ -22,6 +24,7 @@ impl Driver {
             Self::Auto => DriverChoice::Auto,
             Self::Uring => DriverChoice::Uring,
             Self::Readiness => DriverChoice::Readiness,
+            Self::Iocp => DriverChoice::Iocp,
         }
     }
 
@@ -33,9 +36,13 @@ impl Driver {
                 .map_err(|reason| format!("the {kind} driver cannot be used here: {reason}"))
         };
         match self {
-            Self::Auto => usable(DriverKind::Uring).or_else(|_| usable(DriverKind::Readiness)),
+            Self::Auto => {
+                let tried = DriverKind::IN_ORDER.iter().map(|kind| usable(*kind));
+                tried.reduce(|best, next| best.or(next)).expect("every system has a driver")
+            }
             Self::Uring => usable(DriverKind::Uring),
             Self::Readiness => usable(DriverKind::Readiness),
+            Self::Iocp => usable(DriverKind::Iocp),
         }
     }
 }

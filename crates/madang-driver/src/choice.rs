@@ -17,6 +17,15 @@ pub enum DriverKind {
 }
 
 impl DriverKind {
+    /// The drivers that this system may have, best first.
+    pub const IN_ORDER: &'static [DriverKind] = if cfg!(windows) {
+        &[DriverKind::Iocp]
+    } else if cfg!(target_os = "linux") {
+        &[DriverKind::Uring, DriverKind::Readiness]
+    } else {
+        &[DriverKind::Readiness]
+    };
+
     /// Its name in settings and logs.
     pub fn name(self) -> &'static str {
         match self {

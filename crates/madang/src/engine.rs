@@ -297,10 +297,17 @@ fn choose_driver(choice: DriverChoice) -> Result<DriverKind, StartError> {
     match choice {
         DriverChoice::Uring => needed(DriverKind::Uring),
         DriverChoice::Readiness => needed(DriverKind::Readiness),
-        DriverChoice::Auto => needed(DriverKind::Uring).or_else(|error| {
-            tracing::warn!(%error, "the readiness driver is used instead");
-            needed(DriverKind::Readiness)
-        }),
+        DriverChoice::Iocp => needed(DriverKind::Iocp),
+        DriverChoice::Auto => {
+            let (last, better) = DriverKind::IN_ORDER.split_last().expect("every system has a driver");
+            for kind in better {
+                match needed(*kind) {
+                    Ok(kind) => return Ok(kind),
+                    Err(error) => tracing::warn!(%error, "the next best driver is used instead"),
+                }
+            }
+            needed(*last)
+        }
     }
 }
 
@@ -351,8 +358,12 @@ pub(crate) fn open_gate<D: Driver>(
     fabric: &Fabric,
 ) -> Result<(Gate, SocketAddr), StartError> {
     let settings = &fabric.settings;
-    let options =
-        ListenOptions { address: settings.bind, backlog: settings.backlog, socket: socket_options(settings) };
+    let options = ListenOptions {
+        address: settings.bind,
+        backlog: settings.backlog,
+        exclusive: settings.exclusive_address,
+        socket: socket_options(settings),
+    };
     match driver.listen(&options) {
         Ok((listener, address)) => {
             let mut secret = [0; 16];
@@ -372,6 +383,7 @@ pub(crate) fn driver_settings(settings: &Settings) -> DriverSettings {
         connections_max: settings.connections_max(),
         recv_buffers: settings.recv_buffers,
         own_file_table: settings.own_file_table,
+        unbuffered_sends_bytes_max: settings.unbuffered_sends_bytes_max,
         ..DriverSettings::default()
     }
 }

@@ -50,6 +50,11 @@ pub struct Settings {
     pub recv_buffers: u16,
     /// io_uring: keep sockets in the rings' own tables, beyond the process's descriptor limit.
     pub own_file_table: bool,
+    /// Windows: sends leave from the packets themselves, without a send buffer of the system's (the school's SO_SNDBUF of
+    /// zero), as long as no more than so many bytes of each shard are locked in memory by it; past that a session gets a
+    /// send buffer. 0, the default, is off: a send without a buffer ends only when the peer has acknowledged it, so a
+    /// session sends once per round trip.
+    pub unbuffered_sends_bytes_max: usize,
     /// Completions a turn, at most.
     pub turn_completions_max: usize,
     /// The time that a turn's completions should take; the batch is made smaller when it takes longer.
@@ -71,6 +76,8 @@ pub struct Settings {
     pub congestion: String,
     /// How many connections may wait to be accepted.
     pub backlog: u32,
+    /// Windows: no other process can bind our port or take it over (SO_EXCLUSIVEADDRUSE). Elsewhere none can anyway.
+    pub exclusive_address: bool,
     /// Close sessions with a reset: no TIME_WAIT, and whatever is unsent is lost.
     pub abortive_close: bool,
 
@@ -187,13 +194,16 @@ pub struct Settings {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DriverChoice {
-    /// io_uring where it is permitted, else readiness, and one line in the log says so.
+    /// The best one here: on Linux io_uring where it is permitted, else readiness, and one line in the log says so; on
+    /// Windows completion ports.
     #[default]
     Auto,
     /// io_uring (Linux), or an error.
     Uring,
-    /// epoll or kqueue.
+    /// epoll or kqueue (Linux, macOS, BSD), or an error.
     Readiness,
+    /// I/O completion ports (Windows), or an error.
+    Iocp,
 }
 
 /// What a shard does while nothing is to be done.
@@ -223,6 +233,7 @@ impl Default for Settings {
             wait: WaitStrategy::Block,
             recv_buffers: 64,
             own_file_table: false,
+            unbuffered_sends_bytes_max: 0,
             turn_completions_max: 256,
             turn_us_max: 500,
             nodelay: true,
@@ -232,6 +243,7 @@ impl Default for Settings {
             recv_buffer_bytes: 0,
             congestion: String::new(),
             backlog: 4_096,
+            exclusive_address: true,
             abortive_close: false,
             recv_messages_per_s: 0,
             recv_bytes_per_s: 0,

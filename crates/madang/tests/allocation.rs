@@ -173,11 +173,19 @@ fn s13_who_is_turned_away_costs_no_allocation() {
     assert!(told <= 2, "{told} allocations for 30,000 strangers");
 }
 
+#[cfg(unix)]
 #[test]
 fn an_echo_allocates_nothing_on_its_shard_with_readiness() {
     check(DriverChoice::Readiness);
 }
 
+#[cfg(windows)]
+#[test]
+fn an_echo_allocates_nothing_on_its_shard_with_iocp() {
+    check(DriverChoice::Iocp);
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn an_echo_allocates_nothing_on_its_shard_with_uring() {
     check(DriverChoice::Uring);

@@ -69,6 +69,7 @@ fn check(driver: DriverChoice, workers: usize) {
     assert!(report.is_clean(), "{report:?}");
 }
 
+#[cfg(unix)]
 #[test]
 fn lan_echo_on_readiness() {
     check(DriverChoice::Readiness, 1);

@@ -1,4 +1,5 @@
 //! The small examples, run as a newcomer would: the chat with its rooms and the guessing game, each a process of its own.
+#![cfg(unix)] // it ends processes as people do, by signals
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

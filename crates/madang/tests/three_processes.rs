@@ -1,5 +1,6 @@
 //! The example of three processes, run as such: log-in passes a key to chat, a second log-in replaces the first, figures
 //! reach the monitor, and when chat is killed each lost admission is reported and the links come back.
+#![cfg(unix)] // it ends processes as people do, by signals
 #![expect(clippy::disallowed_methods, reason = "a test from outside has a clock of its own")]
 
 use std::io::{BufRead, BufReader, Read, Write};

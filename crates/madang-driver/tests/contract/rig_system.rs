@@ -131,13 +131,8 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
 /// and the reset behind it comes too late to be heard for certain.
 #[cfg(windows)]
 fn is_wine() -> bool {
-    use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
-
-    // SAFETY: both names are C strings; the module is one that every process has and keeps.
-    unsafe {
-        let system = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
-        GetProcAddress(system, c"wine_get_version".as_ptr().cast()).is_some()
-    }
+    // A program that Windows itself does not have.
+    std::path::Path::new(r"C:\windows\system32\wineboot.exe").exists()
 }
 
 impl RawPeer for TcpStream {

@@ -13,6 +13,8 @@
 mod support;
 
 mod content;
+#[cfg(unix)]
+mod descriptors;
 mod framings;
 mod greeting;
 mod groups;

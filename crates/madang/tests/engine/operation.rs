@@ -1,16 +1,13 @@
-//! Operating a server: settings, where it may stand, starting and stopping, figures, and what the system runs out of.
+//! Operating a server: settings, where it may stand, starting and stopping, figures.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use madang::{
-    DriverChoice, ErrorKind, LanClient, LanServer, LeaveReason, Server, SessionId, Settings, StartError,
-    WaitStrategy,
+    DriverChoice, LanClient, LanServer, LeaveReason, Server, SessionId, Settings, StartError, WaitStrategy,
 };
 
 use crate::support::{Ended, Hello, Raw, Recorder, be32, be32_frame, eventually, finish, kind, lan, pattern};
@@ -24,7 +21,6 @@ each_driver! {
     o2_a_server_dropped_in_its_own_callback_stops,
     o8_a_spinning_server_serves,
     o12_the_sums_of_the_figures_hold,
-    k15_at_the_descriptor_limit_accepting_pauses_and_recovers,
     k05_a_port_in_use_is_an_error_that_names_the_address,
     n2_a_flooded_neighbour_does_not_stop_a_lan_server,
     spread_over_shards_peers_are_even,
@@ -101,7 +97,7 @@ fn o1_settings_come_from_a_file_and_a_wrong_key_is_named() {
         ("workers = 'two'", "workers"),
         ("workers = -1", "workers"),
         ("bind = 'somewhere'", "bind"),
-        ("driver = 'iocp'", "driver"),
+        ("driver = 'rio'", "driver"),
         ("recv_buffers = 70000", "recv_buffers"),
         ("allowed_peers = ['10.0.0.0/8']", "allowed_peers"),
     ] {
@@ -427,68 +423,6 @@ fn spread_over_shards_peers_are_even(driver: DriverChoice) {
     let mut shards = shards.lock().unwrap().clone();
     shards.sort_unstable();
     assert_eq!(shards, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
-    finish(server, &watch);
-}
-
-/// Set in the process that has few descriptors.
-const CHILD: &str = "MADANG_TEST_DESCRIPTORS";
-
-fn k15_at_the_descriptor_limit_accepting_pauses_and_recovers(driver: DriverChoice) {
-    if std::env::var_os(CHILD).is_some() {
-        return serve_with_few_descriptors(driver);
-    }
-    // The server runs in a process of its own, this very test once more; the peers are here.
-    let name = match driver {
-        DriverChoice::Uring => "operation::uring::k15_at_the_descriptor_limit_accepting_pauses_and_recovers",
-        _ => "operation::readiness::k15_at_the_descriptor_limit_accepting_pauses_and_recovers",
-    };
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(CHILD, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines
-        .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()))
-        .expect("the child listens");
-    let address = line.trim().parse().unwrap();
-
-    // More peers than descriptors: all are connected by the kernel, those in excess wait in the backlog.
-    let mut peers: Vec<Raw> = (0..70).map(|_| Raw::connect(address)).collect();
-    lines.find(|line| line.contains("accepting pauses")).expect("the server says that it pauses");
-    let mut last = peers.pop().unwrap();
-    last.be32(b"is anybody there?");
-    last.stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(last.stream.peek(&mut [0]).is_err(), "it is not accepted yet");
-    last.stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    peers[0].be32(b"served");
-    assert_eq!(peers[0].be32_next(), b"served", "those that are in are served");
-    // Half of them go: there is room for those that wait, without anybody asking.
-    peers.drain(..40);
-    assert_eq!(last.be32_next(), b"is anybody there?");
-    child.stdin.take().unwrap().write_all(b"end\n").unwrap();
-    let rest: Vec<String> = lines.collect();
-    assert!(child.wait().unwrap().success(), "{rest:#?}");
-}
-
-fn serve_with_few_descriptors(driver: DriverChoice) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    // Before the start: an accept on io_uring goes by the limit of the moment when it was submitted.
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(50), maximum }).unwrap();
-    let (recorder, watch) = Recorder::echo();
-    let server = be32(driver).start(recorder).unwrap();
-    println!("listening on {}", server.local_addr());
-    let begun = Instant::now();
-    let error = watch.error("accepting pauses", |kind| matches!(kind, ErrorKind::AcceptStalled(_)));
-    println!("{}", error.kind);
-    let turns = server.figures().turns;
-    std::io::stdin().lock().read_line(&mut String::new()).unwrap();
-    let spun = server.figures().turns - turns;
-    let most = 1_000 + begun.elapsed().as_millis() as u64;
-    assert!(spun < most, "{spun} turns: waiting for descriptors is no busy loop");
     finish(server, &watch);
 }
 
