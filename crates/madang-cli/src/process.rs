@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// Descriptors that are open now.
+/// Descriptors that are open now; on Windows handles.
 pub(crate) fn descriptors() -> Option<usize> {
+    #[cfg(windows)]
+    return madang_driver::iocp::open_handles();
+    #[cfg(not(windows))]
     // One of them is the listing's own, each time.
     std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() - 1)
 }

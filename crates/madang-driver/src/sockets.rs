@@ -52,12 +52,10 @@ pub(crate) fn outgoing(options: &ConnectOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket that an accept is to fill, for a listener at `listening`.
+/// A socket that an accept is to fill, for a listener at `listening`. Its options come later: the accept may change them.
 #[cfg(windows)]
-pub(crate) fn accepting(listening: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(listening), Type::STREAM, Some(Protocol::TCP))?;
-    apply(&socket, options)?;
-    Ok(socket)
+pub(crate) fn accepting(listening: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(listening), Type::STREAM, Some(Protocol::TCP))
 }
 
 /// Our own address of a connection that was just made, which also proves that it is one.

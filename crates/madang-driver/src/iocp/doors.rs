@@ -258,6 +258,8 @@ impl Door {
     fn greet(&self, index: usize, socket: Socket) -> std::io::Result<Incoming> {
         let Some(listener) = &self.socket else { unreachable!("nobody arrives at a closed door") };
         system::finish_accept(&socket, listener)?;
+        // What was set before is the listener's now, and under Wine 8 (which accepts a socket of its own) nobody's.
+        sockets::apply(&socket, &self.options)?;
         // SAFETY: the accept's packet was taken, so nobody writes there until the next accept is posted.
         let addresses = unsafe { &(*self.blocks.at(index)).addresses };
         let (local, peer) = self.extensions.accept_addresses(addresses)?;
@@ -274,7 +276,7 @@ impl Door {
                 continue;
             }
             figures.enters += 1;
-            let socket = match sockets::accepting(self.address, &self.options) {
+            let socket = match sockets::accepting(self.address) {
                 Ok(socket) => socket,
                 Err(error) => {
                     refused = Some(NetError::from_io(&error));

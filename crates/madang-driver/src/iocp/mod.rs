@@ -28,11 +28,10 @@
 mod blocks;
 mod connection;
 mod doors;
+mod handles;
 mod port;
 mod sends;
 mod system;
-#[cfg(test)]
-mod tests;
 mod tick;
 
 use std::io;
@@ -41,6 +40,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockAddr, Socket};
+
+pub use self::handles::open_handles;
 
 use self::blocks::Blocks;
 use self::connection::{Connection, Side, Works};
@@ -93,7 +94,15 @@ impl Iocp {
         Iocp::with_skipping(settings, system::all_providers_are_handles())
     }
 
-    /// As [`new`](Iocp::new), with packets for everything unless `may_skip`: how the tests walk both ways.
+    /// As [`new`](Iocp::new), with a packet for everything, also for what a call has done at once: as on a machine with a
+    /// layered network provider. The tests walk this way too.
+    ///
+    /// # Errors
+    /// As [`new`](Iocp::new).
+    pub fn with_packets_always(settings: &DriverSettings) -> io::Result<Iocp> {
+        Iocp::with_skipping(settings, false)
+    }
+
     fn with_skipping(settings: &DriverSettings, may_skip: bool) -> io::Result<Iocp> {
         let port = Port::open()?;
         let connections_max = settings.connections_max.min(Conn::INDEX_MAX as usize + 1);

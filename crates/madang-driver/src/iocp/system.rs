@@ -17,10 +17,11 @@ use std::ptr;
 use socket2::{SockAddr, Socket};
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS};
 use windows_sys::Win32::Networking::WinSock::{
-    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, SIO_GET_EXTENSION_FUNCTION_POINTER,
-    SO_UPDATE_ACCEPT_CONTEXT, SO_UPDATE_CONNECT_CONTEXT, SOCKADDR, SOCKADDR_STORAGE, SOCKET, SOCKET_ERROR,
-    SOL_SOCKET, WSA_IO_PENDING, WSABUF, WSAEnumProtocolsW, WSAGetLastError, WSAID_ACCEPTEX, WSAID_CONNECTEX,
-    WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl, WSAPROTOCOL_INFOW, WSARecv, WSASend, XP1_IFS_HANDLES, setsockopt,
+    IPPROTO_TCP, LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS,
+    SIO_GET_EXTENSION_FUNCTION_POINTER, SO_UPDATE_ACCEPT_CONTEXT, SO_UPDATE_CONNECT_CONTEXT, SOCKADDR,
+    SOCKADDR_STORAGE, SOCKET, SOCKET_ERROR, SOL_SOCKET, WSA_IO_PENDING, WSABUF, WSAEnumProtocolsW,
+    WSAGetLastError, WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl,
+    WSAPROTOCOL_INFOW, WSARecv, WSASend, XP1_IFS_HANDLES, setsockopt,
 };
 use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
 use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
@@ -205,16 +206,17 @@ pub(super) fn skip_packets_on_success(socket: &Socket) -> bool {
     unsafe { SetFileCompletionNotificationModes(raw(socket) as HANDLE, MODES) != 0 }
 }
 
-/// W04: whether every socket is a true handle of the system. A layered provider may queue a packet although a call that
-/// succeeded was to skip it.
+/// W04: whether every provider of TCP has sockets that are true handles of the system. A layered one without may queue a
+/// packet although a call that succeeded was to skip it.
 pub(super) fn all_providers_are_handles() -> bool {
+    let protocols = [IPPROTO_TCP, 0];
     let mut bytes = 0;
-    // SAFETY: asks for the size alone.
-    unsafe { WSAEnumProtocolsW(ptr::null(), ptr::null_mut(), &mut bytes) };
+    // SAFETY: asks for the size alone; the list of protocols ends with a zero.
+    unsafe { WSAEnumProtocolsW(protocols.as_ptr(), ptr::null_mut(), &mut bytes) };
     let mut providers =
         vec![WSAPROTOCOL_INFOW::default(); (bytes as usize).div_ceil(size_of::<WSAPROTOCOL_INFOW>())];
-    // SAFETY: the list has room for as many bytes as it is said to have.
-    let count = unsafe { WSAEnumProtocolsW(ptr::null(), providers.as_mut_ptr(), &mut bytes) };
+    // SAFETY: as above; the providers have room for as many bytes as is said.
+    let count = unsafe { WSAEnumProtocolsW(protocols.as_ptr(), providers.as_mut_ptr(), &mut bytes) };
     let Ok(count) = usize::try_from(count) else { return false };
     count > 0 && providers[..count].iter().all(|provider| provider.dwServiceFlags1 & XP1_IFS_HANDLES != 0)
 }

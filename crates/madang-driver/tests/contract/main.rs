@@ -50,6 +50,15 @@ macro_rules! contract {
             contract!(@each crate::rig_system::run::<Iocp>, $every);
             contract!(@each crate::rig_system::run::<Iocp>, $blocking);
         }
+        #[cfg(windows)]
+        mod iocp_packets_always {
+            contract!(@each crate::rig_system::run_with_packets_always, $every);
+        }
+        #[cfg(windows)]
+        mod iocp_without_send_buffers {
+            use madang_driver::iocp::Iocp;
+            contract!(@each crate::rig_system::run_without_send_buffers::<Iocp>, $every);
+        }
         #[cfg(target_os = "linux")]
         mod uring_own_file_table {
             use madang_driver::uring::Uring;

@@ -1,7 +1,6 @@
 //! The real systems as rigs: loopback sockets of the standard library are the peers.
 
 use std::io::{self, Read, Write};
-use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -11,8 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::rig::{Heard, RawListener, RawPeer, Rig};
 
 pub struct SystemRig<D> {
-    own_file_table: bool,
-    driver: PhantomData<D>,
+    make: fn(&DriverSettings) -> Result<D, String>,
 }
 
 /// A driver of this machine that may be refused here.
@@ -43,18 +41,34 @@ impl SystemDriver for madang_driver::iocp::Iocp {
 
 /// Runs the case, or says in a line why it cannot.
 pub fn run<D: SystemDriver>(case: fn(SystemRig<D>)) {
-    run_on(SystemRig { own_file_table: false, driver: PhantomData }, case);
+    run_with(D::make, case);
 }
 
 /// The same with sockets in the ring's own file table.
 #[cfg(target_os = "linux")]
 pub fn run_with_own_file_table<D: SystemDriver>(case: fn(SystemRig<D>)) {
-    run_on(SystemRig { own_file_table: true, driver: PhantomData }, case);
+    run_with(|settings| D::make(&DriverSettings { own_file_table: true, ..settings.clone() }), case);
 }
 
-fn run_on<D: SystemDriver>(rig: SystemRig<D>, case: fn(SystemRig<D>)) {
-    match D::make(&DriverSettings { own_file_table: rig.own_file_table, ..DriverSettings::default() }) {
-        Ok(_) => case(rig),
+/// The same with a packet for everything, as on a machine with a layered network provider.
+#[cfg(windows)]
+pub fn run_with_packets_always(case: fn(SystemRig<madang_driver::iocp::Iocp>)) {
+    use madang_driver::iocp::Iocp;
+    run_with(|settings| Iocp::with_packets_always(settings).map_err(|error| error.to_string()), case);
+}
+
+/// The same with sockets that have no send buffer, as long as few bytes are locked by it.
+#[cfg(windows)]
+pub fn run_without_send_buffers<D: SystemDriver>(case: fn(SystemRig<D>)) {
+    run_with(
+        |settings| D::make(&DriverSettings { unbuffered_sends_bytes_max: 256 * 1024, ..settings.clone() }),
+        case,
+    );
+}
+
+fn run_with<D: SystemDriver>(make: fn(&DriverSettings) -> Result<D, String>, case: fn(SystemRig<D>)) {
+    match make(&DriverSettings::default()) {
+        Ok(_) => case(SystemRig { make }),
         Err(refusal) => eprintln!("skipped: {refusal}"),
     }
 }
@@ -77,8 +91,7 @@ impl<D: SystemDriver> Rig for SystemRig<D> {
     type PeerListener = TcpListener;
 
     fn driver(&self, settings: &DriverSettings) -> D {
-        let settings = DriverSettings { own_file_table: self.own_file_table, ..settings.clone() };
-        D::make(&settings).expect("the system had one a moment ago")
+        (self.make)(settings).expect("the system had one a moment ago")
     }
 
     fn peer_from(&self, host: u8, to: SocketAddr) -> TcpStream {

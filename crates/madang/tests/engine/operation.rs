@@ -341,7 +341,7 @@ fn o8_a_spinning_server_serves(driver: DriverChoice) {
         assert_eq!(peer.be32_next(), [round]);
     }
     let (turns, remote) = (server.figures().turns, server.remote());
-    thread::park_timeout(Duration::from_millis(30));
+    thread::park_timeout(Duration::from_millis(200));
     assert!(server.figures().turns > turns + 100, "it asks again and again");
     assert!(remote.send(id, remote.packet(b"from another thread")).is_queued());
     assert_eq!(peer.be32_next(), b"from another thread");
