@@ -5,7 +5,7 @@
 //! what comes back to a [`judge`].
 //!
 //! ```text
-//! mode ──► client ──► conversation ──┬──► link ──► framing, lan      bytes
+//! mode ──► client ──► conversation ──┬──► link ──► framing, lan, wan bytes
 //!                                    └──► judge ──► message          verdict
 //!                          tally ◄───────┘                           report and exit code
 //! ```
@@ -23,6 +23,7 @@ mod message;
 mod mode;
 mod random;
 mod tally;
+mod wan;
 
 #[cfg(test)]
 mod double;
@@ -40,6 +41,7 @@ use self::framing::Framing;
 use self::message::Sizes;
 use self::mode::Mode;
 use self::tally::{Summary, Tally};
+use self::wan::{Pinned, PublicKey, Suite};
 use crate::signals::Signals;
 
 /// A client keeps its buffers on the heap; its stack holds one chunk of a read and a few frames.
@@ -64,6 +66,15 @@ pub(crate) struct Options {
     /// How messages are cut out of the stream
     #[arg(long, value_enum, default_value = "lan")]
     framing: Framing,
+    /// A WAN server, and the public key that it must prove to have: encrypted in place of a framing
+    #[arg(long, value_name = "PUBLIC_KEY", conflicts_with = "framing")]
+    wan: Option<PublicKey>,
+    /// WAN: the cipher
+    #[arg(long, value_enum, default_value = "aesgcm", requires = "wan")]
+    suite: Suite,
+    /// WAN: what the log-in says
+    #[arg(long, default_value = "", requires = "wan")]
+    token: String,
     /// Payload bytes, one number or a range
     #[arg(long, value_name = "MIN..MAX", default_value = "32..512")]
     size: Sizes,
@@ -123,6 +134,8 @@ pub(crate) struct Settings {
     clients: u32,
     lasts: Duration,
     framing: Framing,
+    /// With [`Framing::Wan`] and no other.
+    wan: Option<Pinned>,
     sizes: Sizes,
     depth: u64,
     rate: u32,
@@ -135,7 +148,13 @@ pub(crate) struct Settings {
 
 /// Runs the chosen modes one after the other, prints the report and gives the exit code.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let longest = options.framing.longest();
+    let wan = options.wan.map(|server| Pinned {
+        server,
+        suite: options.suite,
+        token: options.token.clone().into_bytes(),
+    });
+    let framing = if wan.is_some() { Framing::Wan } else { options.framing };
+    let longest = framing.longest();
     if options.size.max > longest {
         anyhow::bail!("--size: this framing carries at most {longest} bytes");
     }
@@ -147,7 +166,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         address: options.addr,
         clients: options.clients,
         lasts: Duration::from_secs(options.seconds),
-        framing: options.framing,
+        framing,
+        wan,
         sizes: options.size,
         depth: options.depth.into(),
         rate: options.rate,
@@ -197,7 +217,7 @@ fn play(mode: Mode, settings: &Settings) -> anyhow::Result<Summary> {
     })?;
     Ok(Summary {
         mode: mode.name(),
-        framing: settings.framing.to_possible_value().map_or_else(String::new, |name| name.get_name().into()),
+        framing: settings.framing.name(),
         clients: settings.clients,
         seconds: start.elapsed().as_secs_f64(),
         seed: settings.seed,

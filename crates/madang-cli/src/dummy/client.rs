@@ -15,6 +15,17 @@ const FAILURES_ENOUGH: u64 = 10;
 /// How long a client waits when this machine has no local port left for it.
 const PORT_WAIT: Duration = Duration::from_millis(20);
 
+/// How far a connection comes in before something else is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HowFar {
+    /// A stranger: nothing was said.
+    Connected,
+    /// WAN: the handshake is over, the log-in was not said.
+    Accepted,
+    /// Welcome.
+    Joined,
+}
+
 /// The thread of a client owns it.
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
@@ -57,13 +68,18 @@ impl<'a> Client<'a> {
         self.opened(opened)
     }
 
-    /// Opens the next connection without a judge, greeted or as a stranger.
-    pub(crate) fn link(&mut self, greeted: bool) -> Option<Link> {
-        self.next_connection();
-        let patience = self.patience();
-        let opened = match greeted {
-            true => Link::open(self.settings, None, patience),
-            false => Link::connect(self.settings, None, patience),
+    /// Opens the next connection without a judge, as far as it is to come in by itself.
+    pub(crate) fn link(&mut self, how_far: HowFar) -> Option<Link> {
+        let connection = self.next_connection();
+        // Not the path of the judged connections: no two handshakes may share a key.
+        let path = [u64::from(self.id), u64::from(connection), u64::MAX];
+        let (settings, patience) = (self.settings, self.patience());
+        let random = Random::of(settings.seed, &path);
+        let opened = match (how_far, &settings.wan) {
+            (HowFar::Joined, _) => Link::open(settings, None, patience, random),
+            (HowFar::Accepted, Some(pinned)) => Link::connect(settings, None, patience, random)
+                .and_then(|mut link| link.shake_hands(pinned).map(|()| link)),
+            _ => Link::connect(settings, None, patience, random),
         };
         self.opened(opened)
     }

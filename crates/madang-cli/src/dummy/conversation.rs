@@ -1,11 +1,11 @@
 //! One connection of one client with its judge: say, hear, and a verdict at the end.
 
 use super::judge::{Due, Judge};
-use super::link::{End, Link, NoLink, Patience};
+use super::link::{End, Flushed, Link, NoLink, Patience};
 use super::message::{Claim, Command, Sizes, Speaker};
 use super::random::Random;
 use super::tally::{Failure, Tally};
-use super::{Settings, framing::Framing};
+use super::Settings;
 
 /// Say messages with [`Conversation::say`] and [`Conversation::flush`], hear echoes with [`Conversation::hear`], and
 /// end with one of the `finish` verbs: only they count what happened.
@@ -14,23 +14,11 @@ pub(crate) struct Conversation {
     link: Link,
     judge: Judge,
     speaker: Speaker,
-    framing: Framing,
     sizes: Sizes,
-    random: Random,
-    /// Frames that were said and not yet written.
-    outgoing: Vec<u8>,
     /// A payload in the making.
     payload: Vec<u8>,
     /// What was noticed on the way.
     noticed: Tally,
-}
-
-/// How far a [`Conversation::flush_some`] came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flushed {
-    All,
-    Part,
-    Nothing,
 }
 
 /// How the connection may end without fault, and what must have come back by then.
@@ -48,15 +36,14 @@ impl Conversation {
         receive_buffer: Option<usize>,
         patience: Patience,
     ) -> Result<Self, NoLink> {
-        let Settings { framing, sizes, .. } = *settings;
+        let sizes = settings.sizes;
+        let random =
+            Random::of(speaker.seed, &[u64::from(speaker.client), u64::from(speaker.connection)]);
         Ok(Self {
-            link: Link::open(settings, receive_buffer, patience)?,
+            link: Link::open(settings, receive_buffer, patience, random)?,
             judge: Judge::new(speaker, sizes),
             speaker,
-            framing,
             sizes,
-            random: Random::of(speaker.seed, &[u64::from(speaker.client), u64::from(speaker.connection)]),
-            outgoing: Vec::new(),
             payload: Vec::new(),
             noticed: Tally { connections: 1, ..Tally::default() },
         })
@@ -68,38 +55,22 @@ impl Conversation {
         let sequence = self.judge.say();
         self.payload.clear();
         Claim { command, client, connection, sequence }.write(seed, self.sizes, &mut self.payload);
-        self.framing.encode(&self.payload, &mut self.random, &mut self.outgoing);
+        self.link.put_message(&self.payload);
     }
 
-    /// Writes all that was said: at once, or now and then in two parts that are cut at any byte.
+    /// Writes all that was said.
     pub(crate) fn flush(&mut self) -> Result<(), End> {
-        if self.outgoing.len() > 1 && self.random.one_in(16) {
-            let cut = self.random.between(1, self.outgoing.len() - 1);
-            self.link.write(&self.outgoing[..cut])?;
-            std::thread::yield_now();
-            self.link.write(&self.outgoing[cut..])?;
-        } else {
-            self.link.write(&self.outgoing)?;
-        }
-        self.outgoing.clear();
-        Ok(())
+        self.link.flush()
     }
 
     /// Writes as much of what was said as there is room for now.
     pub(crate) fn flush_some(&mut self) -> Result<Flushed, End> {
-        let written = self.link.write_without_waiting(&self.outgoing)?;
-        self.outgoing.drain(..written.unwrap_or(0));
-        Ok(match written {
-            _ if self.outgoing.is_empty() => Flushed::All,
-            Some(_) => Flushed::Part,
-            None => Flushed::Nothing,
-        })
+        self.link.flush_some()
     }
 
     /// Writes only a beginning of what was said, of any length short of the whole.
     pub(crate) fn flush_cut(&mut self) -> Result<(), End> {
-        let cut = self.random.between(0, self.outgoing.len().saturating_sub(1));
-        self.link.write(&self.outgoing[..cut])
+        self.link.flush_cut()
     }
 
     /// Waits for one echo and judges it.
@@ -175,6 +146,8 @@ impl Conversation {
         match end {
             End::Closed => self.noticed.closed += 1,
             End::Reset => self.noticed.reset += 1,
+            // Where the server may reset there need be no goodbye.
+            End::Truncated if expected.abrupt => self.noticed.closed += 1,
             End::Cut { payload, reset } if expected.abrupt => {
                 let ends = &mut self.noticed;
                 *(if *reset { &mut ends.reset } else { &mut ends.closed }) += 1;

@@ -12,6 +12,8 @@ use std::ops::RangeInclusive;
 use super::random::Random;
 
 pub(crate) use self::classic::CODE as CLASSIC_CODE;
+#[cfg(test)]
+pub(crate) use self::vectors::golden;
 
 /// How messages are cut out of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,9 +24,13 @@ pub(crate) enum Framing {
     Be32,
     /// The school's header of code, length, key and checksum before a masked payload
     Classic,
+    /// LAN frames inside encrypted records; chosen by the server's key (`--wan`)
+    #[value(skip)]
+    Wan,
 }
 
-/// What a LAN frame is; the other framings know messages only.
+/// What a frame is: on a LAN the kinds up to the goodbye, inside WAN records all but the greeting. The other framings
+/// know messages only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Greeting,
@@ -34,6 +40,11 @@ pub(crate) enum Kind {
     Ping,
     Pong,
     Goodbye,
+    Accept,
+    LogIn,
+    Queue,
+    Ticket,
+    Draining,
 }
 
 /// A header that was read: what follows it, and how to open that.
@@ -51,10 +62,22 @@ pub(crate) struct Header {
 pub(crate) struct Malformed(pub(crate) String);
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Greeting, Self::Welcome, Self::Refusal, Self::Message, Self::Ping, Self::Pong, Self::Goodbye];
+    const ALL: [Self; 12] = [
+        Self::Greeting,
+        Self::Welcome,
+        Self::Refusal,
+        Self::Message,
+        Self::Ping,
+        Self::Pong,
+        Self::Goodbye,
+        Self::Accept,
+        Self::LogIn,
+        Self::Queue,
+        Self::Ticket,
+        Self::Draining,
+    ];
 
-    /// The number on the wire: 1 to 7 in the order above.
+    /// The number on the wire: 1 to 12 in the order above.
     pub(crate) const fn number(self) -> u8 {
         self as u8 + 1
     }
@@ -68,22 +91,48 @@ impl Kind {
             Self::Message => 1..=0xff_ffff,
             Self::Ping | Self::Pong => 8..=8,
             Self::Goodbye => 5..=5,
+            Self::Accept => 20..=20,
+            Self::LogIn => 6..=2_246,
+            Self::Queue => 12..=12,
+            Self::Ticket => 8..=135,
+            Self::Draining => 4..=4,
         }
     }
 }
 
 impl Framing {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Be32 => "be32",
+            Self::Classic => "classic",
+            Self::Wan => "wan",
+        }
+    }
+
     pub(crate) const fn header_len(self) -> usize {
         match self {
-            Self::Lan | Self::Be32 => 4,
+            Self::Lan | Self::Be32 | Self::Wan => 4,
             Self::Classic => classic::HEADER,
+        }
+    }
+
+    /// Whether its streams carry control frames: a greeting or log-in, heartbeats, a goodbye.
+    pub(crate) const fn has_control(self) -> bool {
+        matches!(self, Self::Lan | Self::Wan)
+    }
+
+    fn has(self, kind: Kind) -> bool {
+        match self {
+            Self::Wan => !matches!(kind, Kind::Greeting | Kind::Accept),
+            _ => kind.number() <= Kind::Goodbye.number(),
         }
     }
 
     /// The longest payload that the header can say and the framing allows.
     pub(crate) const fn longest(self) -> usize {
         match self {
-            Self::Lan | Self::Be32 => 0xff_ffff,
+            Self::Lan | Self::Be32 | Self::Wan => 0xff_ffff,
             Self::Classic => 0xffff,
         }
     }
@@ -92,7 +141,7 @@ impl Framing {
     pub(crate) fn encode(self, payload: &[u8], random: &mut Random, out: &mut Vec<u8>) {
         debug_assert!(!payload.is_empty() && payload.len() <= self.longest());
         match self {
-            Self::Lan => encode_lan(Kind::Message, payload, out),
+            Self::Lan | Self::Wan => encode_frame(Kind::Message, payload, out),
             Self::Be32 => {
                 out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
                 out.extend_from_slice(payload);
@@ -104,11 +153,12 @@ impl Framing {
     /// Reads a header; `bytes` has [`Framing::header_len`] of them.
     pub(crate) fn header(self, bytes: &[u8]) -> Result<Header, Malformed> {
         let header = match self {
-            Self::Lan => {
+            Self::Lan | Self::Wan => {
                 let word = u32::from_le_bytes(four(bytes)?);
                 let number = (word >> 24) as u8;
-                let kind = Kind::ALL.into_iter().find(|kind| kind.number() == number);
-                let kind = kind.ok_or_else(|| Malformed(format!("LAN frame of unknown kind {number}")))?;
+                let known = |kind: &Kind| kind.number() == number && self.has(*kind);
+                let kind = Kind::ALL.into_iter().find(known);
+                let kind = kind.ok_or_else(|| Malformed(format!("a frame of unknown kind {number}")))?;
                 let len = (word & 0xff_ffff) as usize;
                 if !kind.lengths().contains(&len) {
                     return Err(Malformed(format!("a {kind:?} of {len} bytes")));
@@ -132,14 +182,14 @@ impl Framing {
     /// its checksum can be verified.
     pub(crate) fn open(self, header: Header, payload: &mut [u8], whole: bool) -> Result<(), Malformed> {
         match self {
-            Self::Lan | Self::Be32 => Ok(()),
+            Self::Lan | Self::Be32 | Self::Wan => Ok(()),
             Self::Classic => classic::open(header.classic, payload, whole),
         }
     }
 }
 
-/// Appends a LAN frame of any kind.
-pub(crate) fn encode_lan(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends a frame of any kind, as LAN streams and WAN records carry them.
+pub(crate) fn encode_frame(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
     let word = payload.len() as u32 | u32::from(kind.number()) << 24;
     out.extend_from_slice(&word.to_le_bytes());
     out.extend_from_slice(payload);
@@ -156,6 +206,7 @@ mod tests {
     const LAN: Framing = Framing::Lan;
     const BE32: Framing = Framing::Be32;
     const CLASSIC: Framing = Framing::Classic;
+    const WAN: Framing = Framing::Wan;
 
     /// These frames were worked out by hand from docs/wire.md.
     #[test]
@@ -225,7 +276,7 @@ mod tests {
 
     #[test]
     fn headers_that_no_receiver_may_take_are_malformed() {
-        let table: [(Framing, &[u8]); 12] = [
+        let table: [(Framing, &[u8]); 16] = [
             (LAN, &[0, 0, 0, 4]),
             (LAN, &[1, 0, 0, 0]),
             (LAN, &[1, 0, 0, 8]),
@@ -236,6 +287,10 @@ mod tests {
             (LAN, &[132, 0, 0, 3]),
             (LAN, &[7, 0, 0, 5]),
             (LAN, &[4, 0, 0, 7]),
+            (WAN, &[6, 0, 0, 1]),
+            (WAN, &[20, 0, 0, 8]),
+            (WAN, &[5, 0, 0, 9]),
+            (WAN, &[4, 0, 0, 13]),
             (BE32, &[0, 0, 0, 0]),
             (CLASSIC, &[0x77, 0, 0, 1, 1]),
         ];

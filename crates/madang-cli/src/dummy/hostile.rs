@@ -3,13 +3,16 @@
 //! Each attack is one connection. The server must end it within patience, without an answer where docs/wire.md says
 //! that there is none. That honest clients do not notice is judged by the honest clients beside it.
 
+mod wan;
+
 use std::time::Duration;
 
-use super::client::Client;
-use super::framing::{CLASSIC_CODE, Framing, Kind, encode_lan};
-use super::lan;
+use super::client::{Client, HowFar};
+use super::framing::{CLASSIC_CODE, Framing, Kind, encode_frame};
 use super::link::{End, Link};
 use super::random::Random;
+use super::wan::{Hello, Secured};
+use super::{Settings, lan};
 
 /// Between two attacks of one client, so that a loop of cheap attacks leaves the machine to the honest ones.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -22,7 +25,7 @@ const DRIBBLE: Duration = Duration::from_millis(500);
 pub(crate) struct Attack {
     name: &'static str,
     from: From,
-    bytes: Vec<u8>,
+    says: Says,
     then: Then,
 }
 
@@ -32,8 +35,21 @@ enum From {
     Stranger,
     /// Greets in a way that is understood and refused: the server answers at most a greeting and a refusal.
     Refused,
+    /// WAN: the handshake is over and the log-in wrong, or none.
+    Accepted,
     /// Joined properly: the server may say goodbye.
     Joined,
+}
+
+#[derive(Clone, Debug)]
+enum Says {
+    These(Vec<u8>),
+    /// WAN: what these make of the connection's own records. Of the messages among them the server may have taken so many
+    /// before it noticed.
+    #[expect(clippy::type_complexity, reason = "a table of functions")]
+    Records(fn(&mut Secured, &mut Random) -> Vec<u8>, u64),
+    /// WAN: a hello that must be refused for this reason.
+    Hello(Hello, u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,17 +64,19 @@ enum Then {
 
 /// Attacks again and again until the client's time is over.
 pub(crate) fn attack(client: &mut Client<'_>) {
-    let framing = client.settings.framing;
     // Attacks that make the server wait for its deadline have clients of their own, or there would be few others.
-    let patient = client.id % 8 == 1 && !slow_attacks(framing).is_empty();
+    let patient = client.id % 8 == 1 && !slow_attacks(client.settings).is_empty();
     while client.goes_on() {
-        let attacks = if patient { slow_attacks(framing) } else { attacks(framing, &mut client.random) };
+        let attacks = match patient {
+            true => slow_attacks(client.settings),
+            false => attacks(client.settings, &mut client.random),
+        };
         for attack in attacks {
             if !client.goes_on() {
                 return;
             }
-            let Some(link) = client.link(attack.from == From::Joined) else { continue };
-            match attack.play(link) {
+            let Some(link) = client.link(attack.from.how_far()) else { continue };
+            match attack.play(link, client) {
                 Ok(()) => client.tally.repelled += 1,
                 Err((kind, what)) => client.fail(kind, format!("{}: {what}", attack.name)),
             }
@@ -68,8 +86,33 @@ pub(crate) fn attack(client: &mut Client<'_>) {
 }
 
 impl Attack {
-    fn play(&self, mut link: Link) -> Result<(), (&'static str, String)> {
-        let (answered, end) = self.provoke(&mut link).unwrap_or_else(|end| (0, end));
+    fn new(name: &'static str, from: From, bytes: &[u8], then: Then) -> Self {
+        Self { name, from, says: Says::These(bytes.to_vec()), then }
+    }
+
+    fn play(&self, mut link: Link, client: &mut Client<'_>) -> Result<(), (&'static str, String)> {
+        let (answered, end) = match (&self.says, &client.settings.wan) {
+            (Says::These(bytes), _) => {
+                self.provoke(&mut link, bytes).unwrap_or_else(|end| (0, end))
+            }
+            (Says::Records(make, taken), _) => {
+                let (echoes, end) = self.play_records(&mut link, *make, &mut client.random);
+                if echoes > *taken {
+                    return Err(("answered", format!("{echoes} echoes of what no server may take")));
+                }
+                (0, end)
+            }
+            (Says::Hello(hello, reason), Some(pinned)) => {
+                match link.say_hello(pinned, *hello) {
+                    Ok(Err(refused)) if refused.reason == *reason => {}
+                    Ok(Err(refused)) => return Err(("answered", refused.words)),
+                    Ok(Ok(_)) => return Err(("not-repelled", "it was accepted".into())),
+                    Err(end) => return Err(("not-refused", end.to_string())),
+                }
+                link.drain()
+            }
+            (Says::Hello(..), None) => unreachable!("only attacks on the WAN have a hello"),
+        };
         if !matches!(end, End::Closed | End::Reset) {
             return Err(("not-repelled", end.to_string()));
         }
@@ -79,16 +122,41 @@ impl Attack {
         Ok(())
     }
 
-    fn provoke(&self, link: &mut Link) -> Result<(usize, End), End> {
+    /// Says the records, and counts the echoes until the end. How cleanly it ends is not asked of a server that was
+    /// attacked; that its records open is.
+    fn play_records(
+        &self,
+        link: &mut Link,
+        make: fn(&mut Secured, &mut Random) -> Vec<u8>,
+        random: &mut Random,
+    ) -> (u64, End) {
+        let Some(secured) = link.secured() else { return (0, End::Malformed("no records here".into())) };
+        let bytes = make(secured, random);
+        let mut said = link.write(&bytes);
+        if self.then == Then::HalfClose {
+            link.half_close_without_goodbye();
+        }
+        let mut echoes = 0;
+        loop {
+            match said.and_then(|()| link.receive().map(|_echo| ())) {
+                Ok(()) => echoes += 1,
+                Err(End::Truncated | End::Cut { .. }) => return (echoes, End::Closed),
+                Err(end) => return (echoes, end),
+            }
+            said = Ok(());
+        }
+    }
+
+    fn provoke(&self, link: &mut Link, bytes: &[u8]) -> Result<(usize, End), End> {
         if self.then == Then::Dribble {
-            for byte in self.bytes.chunks(1) {
+            for byte in bytes.chunks(1) {
                 link.write(byte)?;
                 if let Some(ended) = link.drain_for(DRIBBLE) {
                     return Ok(ended);
                 }
             }
         } else {
-            link.write(&self.bytes)?;
+            link.write(bytes)?;
         }
         if self.then == Then::HalfClose {
             link.half_close_without_goodbye();
@@ -98,18 +166,27 @@ impl Attack {
 }
 
 impl From {
+    const fn how_far(self) -> HowFar {
+        match self {
+            Self::Stranger | Self::Refused => HowFar::Connected,
+            Self::Accepted => HowFar::Accepted,
+            Self::Joined => HowFar::Joined,
+        }
+    }
+
     const fn answer_longest(self) -> usize {
         match self {
             Self::Stranger => 0,
             Self::Refused => (4 + 512) + (4 + 131),
             // A goodbye, and the pings that were due until then.
-            Self::Joined => 256,
+            Self::Accepted | Self::Joined => 256,
         }
     }
 }
 
 /// Attacks that a server ends at the byte that is wrong.
-fn attacks(framing: Framing, random: &mut Random) -> Vec<Attack> {
+fn attacks(settings: &Settings, random: &mut Random) -> Vec<Attack> {
+    let framing = settings.framing;
     let mut noise = Vec::new();
     random.fill(64, &mut noise);
     let mut tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
@@ -125,7 +202,7 @@ fn attacks(framing: Framing, random: &mut Random) -> Vec<Attack> {
         Framing::Lan => {
             list.extend([
                 stranger("random bytes", &never_a_frame(&noise, 3, 0x80)),
-                stranger("message before the greeting", &lan_frame(Kind::Message, b"too early")),
+                stranger("message before the greeting", &frame(Kind::Message, b"too early")),
                 stranger("greeting too long", &[1, 2, 0, 1]),
                 stranger("greeting too short", &[5, 0, 0, 1]),
                 stranger("wrong magic", &edited_greeting(3, b'H')),
@@ -178,27 +255,23 @@ fn attacks(framing: Framing, random: &mut Random) -> Vec<Attack> {
                 cut("message cut", &altered[..9]),
             ]);
         }
+        Framing::Wan => list.extend(wan::attacks(settings, random)),
     }
     list
 }
 
-/// Attacks that last until a deadline of the server; only the greeting has one.
-fn slow_attacks(framing: Framing) -> Vec<Attack> {
+/// Attacks that last until a deadline of the server; only greetings and log-ins have one.
+fn slow_attacks(settings: &Settings) -> Vec<Attack> {
     let greeting = edited_greeting(0, b'M');
-    match framing {
+    match settings.framing {
         Framing::Lan => vec![
             Attack::new("mute", From::Stranger, b"", Then::Wait),
             Attack::new("half a header, then mute", From::Stranger, &greeting[..2], Then::Wait),
             Attack::new("half a greeting, then mute", From::Stranger, &greeting[..20], Then::Wait),
             Attack::new("greeting byte by byte", From::Stranger, &greeting, Then::Dribble),
         ],
+        Framing::Wan => wan::slow_attacks(settings),
         Framing::Be32 | Framing::Classic => Vec::new(),
-    }
-}
-
-impl Attack {
-    fn new(name: &'static str, from: From, bytes: &[u8], then: Then) -> Self {
-        Self { name, from, bytes: bytes.to_vec(), then }
     }
 }
 
@@ -206,12 +279,12 @@ impl Attack {
 fn edited_greeting(at: usize, byte: u8) -> Vec<u8> {
     let mut payload = lan::greeting(0);
     payload[at] = byte;
-    lan_frame(Kind::Greeting, &payload)
+    frame(Kind::Greeting, &payload)
 }
 
-fn lan_frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    encode_lan(kind, payload, &mut frame);
+    encode_frame(kind, payload, &mut frame);
     frame
 }
 

@@ -1,4 +1,5 @@
-//! The control messages of a LAN link (docs/wire.md 1.2 to 1.7), as far as a client needs them.
+//! The control messages of a LAN link (docs/wire.md 1.2 to 1.7), as far as a client needs them. Those that a WAN
+//! connection has too are the same there.
 
 use super::framing::Malformed;
 
@@ -39,7 +40,7 @@ pub(crate) fn goodbye() -> [u8; 5] {
 
 /// Checks the server's greeting; gives the longest message that it accepts.
 pub(crate) fn check_greeting(payload: &[u8]) -> Result<usize, Malformed> {
-    let mut fields = Fields { rest: payload };
+    let mut fields = Fields::of(payload);
     let magic = fields.take::<4>()?;
     let protocol = u16::from_le_bytes(fields.take()?);
     if &magic != MAGIC || protocol != PROTOCOL {
@@ -61,7 +62,7 @@ pub(crate) fn check_greeting(payload: &[u8]) -> Result<usize, Malformed> {
 
 /// Checks the welcome: its two times must be in bounds.
 pub(crate) fn check_welcome(payload: &[u8]) -> Result<(), Malformed> {
-    let mut fields = Fields { rest: payload };
+    let mut fields = Fields::of(payload);
     let _session = fields.take::<8>()?;
     let heartbeat_ms = u32::from_le_bytes(fields.take()?);
     let dead_after_ms = u32::from_le_bytes(fields.take()?);
@@ -79,7 +80,7 @@ pub(crate) fn check_welcome(payload: &[u8]) -> Result<(), Malformed> {
 
 /// A refusal in words.
 pub(crate) fn describe_refusal(payload: &[u8]) -> String {
-    let mut fields = Fields { rest: payload };
+    let mut fields = Fields::of(payload);
     let read = fields.take::<1>().and_then(|[reason]| Ok((reason, fields.text(128)?)));
     match read.and_then(|read| fields.end().map(|()| read)) {
         Ok((reason, text)) => format!("refusal {reason} ({}): {text:?}", refusal_name(reason)),
@@ -140,33 +141,42 @@ const fn goodbye_name(reason: u8) -> &'static str {
 }
 
 /// What is left to read of a control message.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn of(payload: &'a [u8]) -> Self {
+        Self { rest: payload }
+    }
+
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (taken, rest) =
             self.rest.split_first_chunk().ok_or_else(|| Malformed("fields are missing".into()))?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    fn text(&mut self, longest: usize) -> Result<&'a str, Malformed> {
+    /// Bytes behind their length.
+    pub(crate) fn bytes(&mut self, longest: usize) -> Result<&'a [u8], Malformed> {
         let len = u16::from_le_bytes(self.take()?).into();
         if len > longest || len > self.rest.len() {
             return Err(Malformed(format!("a text of {len} bytes")));
         }
-        let (text, rest) = self.rest.split_at(len);
+        let (bytes, rest) = self.rest.split_at(len);
         self.rest = rest;
-        let text = std::str::from_utf8(text).map_err(|error| Malformed(format!("a text: {error}")))?;
+        Ok(bytes)
+    }
+
+    fn text(&mut self, longest: usize) -> Result<&'a str, Malformed> {
+        let text = std::str::from_utf8(self.bytes(longest)?).map_err(|error| Malformed(format!("a text: {error}")))?;
         if text.chars().any(char::is_control) {
             return Err(Malformed("a text with control characters".into()));
         }
         Ok(text)
     }
 
-    fn end(&self) -> Result<(), Malformed> {
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() {
             Ok(())
         } else {

@@ -1,13 +1,17 @@
 //! One blocking TCP connection that speaks in whole messages.
 
+mod join;
+mod socket;
+
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-
-use super::framing::{Framing, Header, Kind, Malformed, encode_lan};
+use self::socket::Socket;
+use super::framing::{Framing, Header, Kind, Malformed, encode_frame};
+use super::random::Random;
+use super::wan::{Secured, words};
 use super::{Settings, lan};
 
 /// How long to wait, so that a server that hangs is reported and never hangs the dummy.
@@ -20,18 +24,32 @@ pub(crate) struct Patience {
 }
 
 /// A connection. Dropping it closes the socket as the system does by itself.
+///
+/// ```text
+///  put ► frames ► (records) ► outbox ► socket ► (records) ► inbox ► receive
+/// ```
 #[derive(Debug)]
 pub(crate) struct Link {
-    stream: TcpStream,
+    socket: Socket,
     framing: Framing,
-    patience: Patience,
-    /// Bytes that were read; those before `start` were handed out already.
+    /// Bytes that were read, out of their records if there are any; those before `start` were handed out already.
     inbox: Vec<u8>,
     start: usize,
-    /// What the server said in its goodbye, for the report (LAN only).
+    /// Whole frames that wait to be written: what comes later must not overtake them, and must not come between.
+    frames: Vec<u8>,
+    /// The same as bytes of the stream, the first of them perhaps in the middle of a frame or record.
+    outbox: Vec<u8>,
+    /// WAN: the records, once the handshake is over.
+    secured: Option<Secured>,
+    /// What the server said in its goodbye, for the report.
     goodbye: Option<String>,
+    said_goodbye: bool,
+    /// WAN: where we stood in the waiting queue when we last heard of it.
+    position: Option<u32>,
     /// The longest message that this client sends, and so the longest that may come back.
     longest_message: usize,
+    /// For keys, and for where writes and records are cut.
+    random: Random,
 }
 
 /// Why no further message comes.
@@ -41,6 +59,8 @@ pub(crate) enum End {
     Closed,
     /// The server reset the connection behind a whole frame.
     Reset,
+    /// WAN: the stream ended behind a whole frame and without the goodbye that says that nothing is missing.
+    Truncated,
     /// The stream ended within a frame; `payload` is the opened part of a cut message.
     Cut { payload: Vec<u8>, reset: bool },
     /// Nothing came, or nothing could be written, for as long as patience lasts.
@@ -60,6 +80,14 @@ pub(crate) enum NoLink {
     Refused(String),
 }
 
+/// How far a [`Link::flush_some`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    All,
+    Part,
+    Nothing,
+}
+
 impl Link {
     /// Connects and says nothing. A `receive_buffer` makes the system's own small, so that the server feels soon that
     /// nothing is read.
@@ -67,126 +95,160 @@ impl Link {
         settings: &Settings,
         receive_buffer: Option<usize>,
         patience: Patience,
+        random: Random,
     ) -> Result<Self, NoLink> {
         Ok(Self {
-            stream: connect(settings.address, receive_buffer, patience.each)?,
+            socket: Socket::connect(settings.address, receive_buffer, patience)?,
             framing: settings.framing,
-            patience,
             inbox: Vec::new(),
             start: 0,
+            frames: Vec::new(),
+            outbox: Vec::new(),
+            secured: None,
             goodbye: None,
+            said_goodbye: false,
+            position: None,
             longest_message: settings.sizes.max,
+            random,
         })
     }
 
-    /// Connects and, with the LAN framing, greets and waits to be welcomed.
+    /// Connects and, where the framing has a greeting, greets and waits to be welcomed.
     pub(crate) fn open(
         settings: &Settings,
         receive_buffer: Option<usize>,
         patience: Patience,
+        random: Random,
     ) -> Result<Self, NoLink> {
-        let mut link = Self::connect(settings, receive_buffer, patience)?;
-        if link.framing == Framing::Lan {
-            link.greet()?;
-        }
+        let mut link = Self::connect(settings, receive_buffer, patience, random)?;
+        link.join(settings.wan.as_ref())?;
         Ok(link)
+    }
+
+    /// Puts a message behind all that waits to be written.
+    pub(crate) fn put_message(&mut self, payload: &[u8]) {
+        self.framing.encode(payload, &mut self.random, &mut self.frames);
+    }
+
+    fn put(&mut self, kind: Kind, payload: &[u8]) {
+        encode_frame(kind, payload, &mut self.frames);
+    }
+
+    /// Writes all that waits: at once, or now and then in two parts that are cut at any byte.
+    pub(crate) fn flush(&mut self) -> Result<(), End> {
+        self.pack();
+        if self.outbox.len() > 1 && self.random.one_in(16) {
+            let cut = self.random.between(1, self.outbox.len() - 1);
+            self.socket.write(&self.outbox[..cut])?;
+            std::thread::yield_now();
+            self.socket.write(&self.outbox[cut..])?;
+        } else {
+            self.socket.write(&self.outbox)?;
+        }
+        self.outbox.clear();
+        Ok(())
+    }
+
+    /// Writes as much of what waits as there is room for now.
+    pub(crate) fn flush_some(&mut self) -> Result<Flushed, End> {
+        self.pack();
+        let written = self.socket.write_without_waiting(&self.outbox)?;
+        self.outbox.drain(..written.unwrap_or(0));
+        Ok(match written {
+            _ if self.outbox.is_empty() => Flushed::All,
+            Some(_) => Flushed::Part,
+            None => Flushed::Nothing,
+        })
+    }
+
+    /// Writes only a beginning of what waits, of any length short of the whole.
+    pub(crate) fn flush_cut(&mut self) -> Result<(), End> {
+        self.pack();
+        let cut = self.random.between(0, self.outbox.len().saturating_sub(1));
+        self.socket.write(&self.outbox[..cut])
+    }
+
+    /// Writes these bytes, whatever they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.socket.write(bytes)
+    }
+
+    /// Frames become bytes of the stream: in records, or as they are.
+    fn pack(&mut self) {
+        match &mut self.secured {
+            Some(secured) => secured.wrap(&self.frames, &mut self.random, &mut self.outbox),
+            None => self.outbox.extend_from_slice(&self.frames),
+        }
+        self.frames.clear();
+    }
+
+    /// The records of a WAN connection, to make such as no client should.
+    pub(crate) fn secured(&mut self) -> Option<&mut Secured> {
+        self.secured.as_mut()
     }
 
     /// Waits for the next message and gives its payload. Pings are answered on the way.
     pub(crate) fn receive(&mut self) -> Result<&[u8], End> {
         loop {
-            let (kind, payload) = self.frame()?;
+            let (kind, payload) = self.frame().map_err(|end| self.without_goodbye(end))?;
             if self.goodbye.is_some() {
                 return Err(End::Malformed(format!("{kind:?} after the goodbye")));
             }
+            let payload = &self.inbox[payload];
             match kind {
-                Kind::Message => return Ok(&self.inbox[payload]),
+                // Found again below: a payload that is given away cannot be borrowed on the other paths.
+                Kind::Message => break,
                 Kind::Ping => {
-                    let mut pong = Vec::new();
-                    encode_lan(Kind::Pong, &self.inbox[payload], &mut pong);
-                    self.write(&pong)?;
+                    let pong = payload.to_vec();
+                    let in_between = self.outbox.is_empty() && self.frames.is_empty();
+                    self.put(Kind::Pong, &pong);
+                    // Else it goes behind what is half written, with the next flush.
+                    if in_between {
+                        self.flush()?;
+                    }
                 }
                 Kind::Pong => {}
-                Kind::Goodbye => self.goodbye = Some(lan::describe_goodbye(&self.inbox[payload])),
-                Kind::Greeting | Kind::Welcome | Kind::Refusal => {
+                Kind::Goodbye => self.goodbye = Some(lan::describe_goodbye(payload)),
+                Kind::Ticket => drop(words::check_ticket(payload)?),
+                Kind::Draining => {}
+                Kind::Greeting | Kind::Welcome | Kind::Refusal | Kind::Accept | Kind::LogIn | Kind::Queue => {
                     return Err(End::Malformed(format!("{kind:?} after the welcome")));
                 }
             }
         }
-    }
-
-    /// Writes all bytes. A connection that the server ended is no error here: reading tells how it ended, and what
-    /// still came before.
-    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), End> {
-        while !bytes.is_empty() {
-            let written = self.write_once(bytes)?.ok_or(End::Silent)?;
-            bytes = &bytes[written..];
-        }
-        Ok(())
-    }
-
-    /// Writes as much as there is room for now; `None` if there is none. It does not wait, because on Windows a
-    /// socket is not to be used any more after a write that timed out.
-    pub(crate) fn write_without_waiting(&mut self, bytes: &[u8]) -> Result<Option<usize>, End> {
-        let blocking = |link: &Self, blocks: bool| {
-            link.stream.set_nonblocking(!blocks).map_err(|error| End::Failed(error.kind()))
-        };
-        blocking(self, false)?;
-        let written = self.write_once(bytes);
-        blocking(self, true)?;
-        written
-    }
-
-    fn write_once(&mut self, bytes: &[u8]) -> Result<Option<usize>, End> {
-        if Instant::now() > self.patience.until {
-            return Err(End::Silent);
-        }
-        match self.stream.write(bytes) {
-            Ok(written) => Ok(Some(written)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Some(0)),
-            Err(error) if timed_out(&error) => Ok(None),
-            Err(error) if ended(&error) => Ok(Some(bytes.len())),
-            Err(error) => Err(End::Failed(error.kind())),
-        }
+        let head = self.framing.header_len();
+        Ok(&self.inbox[head..self.start])
     }
 
     /// Reads to the end, whatever the bytes are: how many came, and how it ended.
     pub(crate) fn drain(&mut self) -> (usize, End) {
-        loop {
-            if let Err(end) = self.fill(self.inbox.len() + 1) {
-                return (self.inbox.len() - self.start, end);
-            }
-        }
+        self.socket.drain()
     }
 
     /// Like [`Link::drain`], but gives up after about `wait` when the connection has not ended by then.
     pub(crate) fn drain_for(&mut self, wait: Duration) -> Option<(usize, End)> {
-        let _unset = self.stream.set_read_timeout(Some(wait));
-        let (bytes, end) = self.drain();
-        let _unset = self.stream.set_read_timeout(Some(self.patience.each));
-        (end != End::Silent).then_some((bytes, end))
+        self.socket.drain_for(wait)
     }
 
     /// Says that nothing more will be written, with a goodbye where the framing has one.
     pub(crate) fn half_close(&mut self) {
-        if self.framing == Framing::Lan {
-            let mut goodbye = Vec::new();
-            encode_lan(Kind::Goodbye, &lan::goodbye(), &mut goodbye);
+        if self.framing.has_control() {
+            self.said_goodbye = true;
+            self.put(Kind::Goodbye, &lan::goodbye());
             // Whatever keeps it from being written shows itself when the end is read.
-            let _unsaid = self.write(&goodbye);
+            let _unsaid = self.flush();
         }
         self.half_close_without_goodbye();
     }
 
     /// Says that nothing more will be written, as a program that ends does.
     pub(crate) fn half_close_without_goodbye(&self) {
-        // A peer that is gone already makes this fail, and reading says so.
-        let _gone = self.stream.shutdown(Shutdown::Write);
+        self.socket.half_close();
     }
 
     /// Closes with a reset in place of an orderly end; what is in flight is thrown away on both sides.
     pub(crate) fn reset(self) {
-        let _unsupported = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        self.socket.reset();
     }
 
     /// The server's goodbye, if it said one.
@@ -194,44 +256,8 @@ impl Link {
         self.goodbye.as_deref()
     }
 
-    /// Sends our greeting, and reads the server's greeting and its welcome.
-    fn greet(&mut self) -> Result<(), NoLink> {
-        let refused = |end: End| NoLink::Refused(format!("during the greeting: {end}"));
-        let longest_message = self.longest_message;
-        let mut greeting = Vec::new();
-        encode_lan(Kind::Greeting, &lan::greeting(longest_message), &mut greeting);
-        self.write(&greeting).map_err(refused)?;
-        let mut greeted = false;
-        loop {
-            let (kind, payload) = self.frame().map_err(refused)?;
-            let payload = &self.inbox[payload];
-            let checked = match kind {
-                Kind::Greeting if !greeted => lan::check_greeting(payload).and_then(|frame_limit| {
-                    greeted = true;
-                    if frame_limit >= longest_message {
-                        return Ok(());
-                    }
-                    Err(Malformed(format!("it accepts only {frame_limit} bytes, and --size goes beyond")))
-                }),
-                Kind::Welcome if greeted => {
-                    return lan::check_welcome(payload).map_err(|error| refused(error.into()));
-                }
-                Kind::Ping if greeted => {
-                    let mut pong = Vec::new();
-                    encode_lan(Kind::Pong, payload, &mut pong);
-                    self.write(&pong).map_err(refused)?;
-                    Ok(())
-                }
-                Kind::Refusal => return Err(NoLink::Refused(lan::describe_refusal(payload))),
-                Kind::Goodbye if greeted => return Err(NoLink::Refused(lan::describe_goodbye(payload))),
-                _ => Err(Malformed(format!("{kind:?} out of turn"))),
-            };
-            checked.map_err(|malformed| refused(malformed.into()))?;
-        }
-    }
-
     /// Reads one whole frame of any kind: where its opened payload lies in the inbox.
-    fn frame(&mut self) -> Result<(Kind, std::ops::Range<usize>), End> {
+    fn frame(&mut self) -> Result<(Kind, Range<usize>), End> {
         self.inbox.drain(..self.start);
         self.start = 0;
         let head = self.framing.header_len();
@@ -251,25 +277,20 @@ impl Link {
     fn fill(&mut self, need: usize) -> Result<(), End> {
         let mut chunk = [0; 16 * 1024];
         while self.inbox.len() < need {
-            if Instant::now() > self.patience.until {
-                return Err(End::Silent);
-            }
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(End::Closed),
-                Ok(read) => self.inbox.extend_from_slice(&chunk[..read]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if timed_out(&error) => return Err(End::Silent),
-                Err(error) if ended(&error) => return Err(End::Reset),
-                Err(error) => return Err(End::Failed(error.kind())),
+            let read = self.socket.read(&mut chunk)?;
+            match &mut self.secured {
+                Some(secured) => secured.arrived(&chunk[..read], &mut self.inbox)?,
+                None => self.inbox.extend_from_slice(&chunk[..read]),
             }
         }
         Ok(())
     }
 
-    /// An end in the middle of a frame is a cut.
+    /// An end in the middle of a frame or record is a cut.
     fn cut(&mut self, end: End, header: Option<Header>) -> End {
         let reset = end == End::Reset;
-        if self.inbox.is_empty() || !(reset || end == End::Closed) {
+        let within = !self.inbox.is_empty() || self.secured.as_ref().is_some_and(Secured::within_a_record);
+        if !within || !(reset || end == End::Closed) {
             return end;
         }
         let mut payload = self.inbox.split_off(self.framing.header_len().min(self.inbox.len()));
@@ -283,46 +304,16 @@ impl Link {
             _ => End::Cut { payload: Vec::new(), reset },
         }
     }
-}
 
-/// Opens a plain connection with the settings of every dummy.
-fn connect(
-    address: SocketAddr,
-    receive_buffer: Option<usize>,
-    patience: Duration,
-) -> Result<TcpStream, NoLink> {
-    let open = || -> io::Result<TcpStream> {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            Some(socket2::Protocol::TCP),
-        )?;
-        if let Some(bytes) = receive_buffer {
-            // It must stand before the connection does, or the window is negotiated without it.
-            socket.set_recv_buffer_size(bytes)?;
+    /// On the WAN somebody on the way can close a connection: only a goodbye, ours or theirs, says that nothing is missing.
+    fn without_goodbye(&self, end: End) -> End {
+        match end {
+            End::Closed if self.framing == Framing::Wan && self.goodbye.is_none() && !self.said_goodbye => {
+                End::Truncated
+            }
+            end => end,
         }
-        socket.connect_timeout(&address.into(), patience)?;
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
-        Ok(stream)
-    };
-    open().map_err(|error| match error.kind() {
-        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => NoLink::NoLocalPort,
-        _ => NoLink::Refused(format!("connect: {error}")),
-    })
-}
-
-/// The read or write stood still; which of the two kinds it is depends on the system.
-fn timed_out(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-/// The server ended the connection.
-fn ended(error: &io::Error) -> bool {
-    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+    }
 }
 
 impl From<Malformed> for End {
@@ -336,6 +327,7 @@ impl fmt::Display for End {
         match self {
             Self::Closed => write!(f, "the server closed"),
             Self::Reset => write!(f, "the server reset the connection"),
+            Self::Truncated => write!(f, "the stream ended without a goodbye"),
             Self::Cut { payload, reset } => {
                 let how = if *reset { "reset" } else { "closed" };
                 write!(f, "the server {how} within a frame, after {} bytes of its payload", payload.len())

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::conversation::{Conversation, Expected, Flushed};
+use super::conversation::{Conversation, Expected};
 use super::hostile;
 use super::judge::Due;
-use super::link::End;
+use super::link::{End, Flushed};
 use super::message::Command;
 
 /// A way to load the server and to judge it.

@@ -39,6 +39,13 @@ impl Random {
         self.next() % n == 0
     }
 
+    /// As many random bytes as are asked for.
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = Vec::new();
+        self.fill(N, &mut bytes);
+        bytes.try_into().expect("N bytes")
+    }
+
     /// Appends `len` random bytes.
     pub(crate) fn fill(&mut self, len: usize, out: &mut Vec<u8>) {
         let end = out.len() + len;

@@ -52,7 +52,7 @@ pub(crate) struct Failure {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summary {
     pub(crate) mode: &'static str,
-    pub(crate) framing: String,
+    pub(crate) framing: &'static str,
     pub(crate) clients: u32,
     pub(crate) seconds: f64,
     pub(crate) seed: u64,
@@ -104,7 +104,7 @@ impl Failure {
     pub(crate) fn of_end(client: u32, connection: u32, end: &End, context: &str) -> Self {
         let kind = match end {
             End::Closed | End::Reset => "ended",
-            End::Cut { .. } => "cut",
+            End::Cut { .. } | End::Truncated => "cut",
             End::Silent => "silent",
             End::Malformed(_) => "malformed",
             End::Failed(_) => "socket",

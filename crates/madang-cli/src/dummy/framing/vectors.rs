@@ -5,7 +5,7 @@ use crate::dummy::lan;
 
 /// Reads `name: hex` from a file of golden frames.
 #[track_caller]
-fn golden(text: &str, name: &str) -> Vec<u8> {
+pub(crate) fn golden(text: &str, name: &str) -> Vec<u8> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let hex = line.unwrap_or_else(|| panic!("no golden frame {name}")).trim();
     let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two hex digits");
@@ -80,7 +80,7 @@ fn control_messages() {
     for (name, kind) in [("ping", Kind::Ping), ("pong", Kind::Pong)] {
         assert_eq!(control(name, kind), value);
         let mut encoded = Vec::new();
-        encode_lan(kind, &value, &mut encoded);
+        encode_frame(kind, &value, &mut encoded);
         assert_eq!(encoded, golden(LAN, name));
     }
 }
