@@ -1,11 +1,11 @@
 //! One connection of one client with its judge: say, hear, and a verdict at the end.
 
+use super::Settings;
 use super::judge::{Due, Judge};
 use super::link::{End, Flushed, Link, NoLink, Patience};
 use super::message::{Claim, Command, Sizes, Speaker};
 use super::random::Random;
 use super::tally::{Failure, Tally};
-use super::Settings;
 
 /// Say messages with [`Conversation::say`] and [`Conversation::flush`], hear echoes with [`Conversation::hear`], and
 /// end with one of the `finish` verbs: only they count what happened.
@@ -37,8 +37,7 @@ impl Conversation {
         patience: Patience,
     ) -> Result<Self, NoLink> {
         let sizes = settings.sizes;
-        let random =
-            Random::of(speaker.seed, &[u64::from(speaker.client), u64::from(speaker.connection)]);
+        let random = Random::of(speaker.seed, &[u64::from(speaker.client), u64::from(speaker.connection)]);
         Ok(Self {
             link: Link::open(settings, receive_buffer, patience, random)?,
             judge: Judge::new(speaker, sizes),

@@ -1,18 +1,19 @@
 //! A throwaway echo server for the tests: one thread a connection, and misbehaviour on demand.
 //!
 //! It speaks the framings with the dummy's own codec: it stands in for a server, it does not judge the codec. The
-//! goldens in `framing` and `lan` do that.
+//! goldens in `framing`, `lan` and `wan` do that.
 
-use std::io::{Read, Write};
+mod peer;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::framing::{Framing, Kind, encode_lan};
-use super::lan;
-use super::random::Random;
+use self::peer::Peer;
+use super::framing::{Framing, Kind, encode_frame};
+use super::{lan, wan};
 
 /// What the double does wrong, about once in 50 messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +41,26 @@ pub(crate) enum Flaw {
     AnswerStranger,
     /// Refuses each third connection.
     Refuse,
+    /// WAN: ends a connection without the goodbye that says that nothing is missing.
+    ForgetGoodbye,
+    /// WAN: sends a client back in the queue.
+    PositionRises,
+    /// WAN: takes a message from a record that does not open, or a second time.
+    TakeGarbage,
 }
 
 /// Serves from its birth to its drop.
 pub(crate) struct Double {
     pub(crate) address: SocketAddr,
     stop: Arc<AtomicBool>,
+}
+
+/// The secret key of every double.
+const SECRET: [u8; 32] = [0x5e; 32];
+
+/// What a client of the double must pin.
+pub(crate) fn public_key() -> wan::PublicKey {
+    wan::Server::new(SECRET).public()
 }
 
 struct Server {
@@ -93,38 +108,36 @@ impl Drop for Double {
 
 impl Server {
     /// Ends with an error when the stream does; dropping the stream closes it.
-    fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         if self.flaw == Flaw::Refuse && number % 3 == 2 {
             return Ok(());
         }
-        if self.framing == Framing::Lan && !self.greet(&mut stream)? {
-            return self.turn_away(stream);
+        let mut peer = Peer::new(stream, self.framing, number);
+        if !self.let_in(&mut peer)? {
+            return self.turn_away(peer);
         }
-        let mut random = Random::new(number);
         let mut held = None;
-        while let Some((kind, payload)) = self.read(&mut stream)? {
-            match kind {
-                Kind::Message => {
-                    if self.echo(&mut stream, payload, &mut held, &mut random)?.is_break() {
-                        return self.leave(stream);
+        loop {
+            match peer.read()? {
+                Some((Kind::Message, payload)) => {
+                    if self.echo(&mut peer, payload, &mut held)?.is_break() {
+                        return self.leave(peer);
                     }
                 }
-                Kind::Goodbye => return Ok(()),
-                Kind::Ping | Kind::Pong => {}
-                _ => break,
+                Some((Kind::Goodbye, _)) => return Ok(()),
+                Some((Kind::Ping | Kind::Pong, _)) => {}
+                _ => return self.turn_away(peer),
             }
         }
-        self.turn_away(stream)
     }
 
     fn echo(
         &self,
-        stream: &mut TcpStream,
+        peer: &mut Peer,
         mut payload: Vec<u8>,
         held: &mut Option<Vec<u8>>,
-        random: &mut Random,
     ) -> std::io::Result<ControlFlow<()>> {
         let ended = match payload[0] {
             b'D' => !matches!(self.flaw, Flaw::IgnoreDisconnect | Flaw::EchoDisconnect),
@@ -139,7 +152,7 @@ impl Server {
         let mut frame = Vec::new();
         match self.flaw {
             Flaw::Lose if flawed => return Ok(ControlFlow::Continue(())),
-            Flaw::Double if flawed => self.framing.encode(&payload, random, &mut frame),
+            Flaw::Double if flawed => self.framing.encode(&payload, &mut peer.random, &mut frame),
             Flaw::Swap if flawed && held.is_none() => {
                 *held = Some(payload);
                 return Ok(ControlFlow::Continue(()));
@@ -157,75 +170,93 @@ impl Server {
             }
             _ => {}
         }
-        self.framing.encode(&payload, random, &mut frame);
+        self.framing.encode(&payload, &mut peer.random, &mut frame);
         if let Some(held) = held.take() {
-            self.framing.encode(&held, random, &mut frame);
+            self.framing.encode(&held, &mut peer.random, &mut frame);
         }
         if self.flaw == Flaw::CutFrame && flawed {
-            stream.write_all(&frame[..frame.len() - 3])?;
+            peer.send_cut(&frame)?;
             return Ok(ControlFlow::Break(()));
         }
-        stream.write_all(&frame)?;
+        peer.send(&frame)?;
         Ok(if farewell { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    /// Reads one frame; `None` if it is none.
-    fn read(&self, stream: &mut TcpStream) -> std::io::Result<Option<(Kind, Vec<u8>)>> {
-        let mut head = [0; 5];
-        let head = &mut head[..self.framing.header_len()];
-        // A classic code is judged before the rest of the header comes.
-        stream.read_exact(&mut head[..1])?;
-        if self.framing == Framing::Classic && head[0] != super::framing::CLASSIC_CODE {
-            return Ok(None);
-        }
-        stream.read_exact(&mut head[1..])?;
-        let Ok(header) = self.framing.header(head) else { return Ok(None) };
-        if header.len > 1024 * 1024 {
-            return Ok(None);
-        }
-        let mut payload = vec![0; header.len];
-        stream.read_exact(&mut payload)?;
-        Ok(self.framing.open(header, &mut payload, true).is_ok().then_some((header.kind, payload)))
+    /// The LAN's greeting, or the WAN's handshake and log-in. False if it was none.
+    fn let_in(&self, peer: &mut Peer) -> std::io::Result<bool> {
+        peer.hurry(true)?;
+        let let_in = match self.framing {
+            Framing::Lan => self.greet(peer)?,
+            Framing::Wan => peer.shake_hands(&wan::Server::new(SECRET))? && self.log_in(peer)?,
+            Framing::Be32 | Framing::Classic => true,
+        };
+        peer.hurry(false)?;
+        Ok(let_in)
     }
 
-    /// Answers a LAN greeting. False if it was none.
-    fn greet(&self, stream: &mut TcpStream) -> std::io::Result<bool> {
-        stream.set_read_timeout(Some(Duration::from_millis(300)))?;
-        let greeting = self.read(stream)?;
-        stream.set_read_timeout(None)?;
-        let Some((Kind::Greeting, payload)) = greeting else { return Ok(false) };
+    /// Answers a LAN greeting.
+    fn greet(&self, peer: &mut Peer) -> std::io::Result<bool> {
+        let Some((Kind::Greeting, payload)) = peer.read()? else { return Ok(false) };
         if !payload.starts_with(b"MDNG") {
             return Ok(false);
         }
         let mut out = Vec::new();
         if lan::check_greeting(&payload).is_err() {
-            encode_lan(Kind::Refusal, b"\x01\x02\x00no", &mut out);
-            stream.write_all(&out)?;
+            encode_frame(Kind::Refusal, b"\x01\x02\x00no", &mut out);
+            peer.send(&out)?;
             return Ok(false);
         }
-        encode_lan(Kind::Greeting, &lan::greeting(0), &mut out);
-        encode_lan(Kind::Ping, &[1; 8], &mut out);
-        encode_lan(Kind::Welcome, &[0; 16], &mut out);
-        stream.write_all(&out)?;
+        encode_frame(Kind::Greeting, &lan::greeting(0), &mut out);
+        encode_frame(Kind::Ping, &[1; 8], &mut out);
+        encode_frame(Kind::Welcome, &[0; 16], &mut out);
+        peer.send(&out)?;
         Ok(true)
     }
 
-    /// Ends a connection that the server was asked to end: half-close, drain, close.
-    fn leave(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        stream.shutdown(std::net::Shutdown::Write)?;
-        std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
+    /// Takes any log-in, after a while in the queue.
+    fn log_in(&self, peer: &mut Peer) -> std::io::Result<bool> {
+        let Some((Kind::LogIn, payload)) = peer.read()? else { return Ok(false) };
+        if payload != wan::words::log_in(b"let me in", b"") && payload != [0; 6] {
+            return Ok(false);
+        }
+        let positions = if self.flaw == Flaw::PositionRises { [1, 2] } else { [2, 1] };
+        let mut out = Vec::new();
+        for position in positions {
+            let state = [position, 2, u32::MAX].map(u32::to_le_bytes).concat();
+            encode_frame(Kind::Queue, &state, &mut out);
+        }
+        encode_frame(Kind::Ticket, b"\x01\x88\x13\0\0\x02\0me", &mut out);
+        encode_frame(Kind::Welcome, &[0; 16], &mut out);
+        peer.send(&out)?;
+        Ok(true)
+    }
+
+    /// Ends a connection that the server was asked to end: goodbye, half-close, drain, close.
+    fn leave(&self, mut peer: Peer) -> std::io::Result<()> {
+        if self.framing == Framing::Wan && !matches!(self.flaw, Flaw::ForgetGoodbye | Flaw::CutFrame) {
+            let mut goodbye = Vec::new();
+            encode_frame(Kind::Goodbye, &lan::goodbye(), &mut goodbye);
+            peer.send(&goodbye)?;
+        }
+        peer.half_close_and_drain()
     }
 
     /// Ends a connection whose bytes were wrong.
-    fn turn_away(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    fn turn_away(&self, mut peer: Peer) -> std::io::Result<()> {
         match self.flaw {
-            Flaw::KeepGarbage => std::io::copy(&mut stream, &mut std::io::sink()).map(|_| {
+            Flaw::KeepGarbage => {
+                peer.drain()?;
                 loop {
                     std::thread::sleep(Duration::from_secs(1));
                 }
-            }),
+            }
             Flaw::AnswerStranger => {
-                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").and(self.leave(stream))
+                peer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n").and(peer.half_close_and_drain())
+            }
+            Flaw::TakeGarbage if peer.is_secured() => {
+                let mut frame = Vec::new();
+                encode_frame(Kind::Message, b"garbage", &mut frame);
+                peer.send(&frame.repeat(2))
             }
             _ => Ok(()),
         }

@@ -94,7 +94,7 @@ impl Kind {
             Self::Accept => 20..=20,
             Self::LogIn => 6..=2_246,
             Self::Queue => 12..=12,
-            Self::Ticket => 8..=135,
+            Self::Ticket => 7..=135,
             Self::Draining => 4..=4,
         }
     }

@@ -46,7 +46,6 @@ enum Says {
     These(Vec<u8>),
     /// WAN: what these make of the connection's own records. Of the messages among them the server may have taken so many
     /// before it noticed.
-    #[expect(clippy::type_complexity, reason = "a table of functions")]
     Records(fn(&mut Secured, &mut Random) -> Vec<u8>, u64),
     /// WAN: a hello that must be refused for this reason.
     Hello(Hello, u8),
@@ -92,9 +91,7 @@ impl Attack {
 
     fn play(&self, mut link: Link, client: &mut Client<'_>) -> Result<(), (&'static str, String)> {
         let (answered, end) = match (&self.says, &client.settings.wan) {
-            (Says::These(bytes), _) => {
-                self.provoke(&mut link, bytes).unwrap_or_else(|end| (0, end))
-            }
+            (Says::These(bytes), _) => self.provoke(&mut link, bytes).unwrap_or_else(|end| (0, end)),
             (Says::Records(make, taken), _) => {
                 let (echoes, end) = self.play_records(&mut link, *make, &mut client.random);
                 if echoes > *taken {

@@ -169,7 +169,8 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&mut self, longest: usize) -> Result<&'a str, Malformed> {
-        let text = std::str::from_utf8(self.bytes(longest)?).map_err(|error| Malformed(format!("a text: {error}")))?;
+        let text = std::str::from_utf8(self.bytes(longest)?)
+            .map_err(|error| Malformed(format!("a text: {error}")))?;
         if text.chars().any(char::is_control) {
             return Err(Malformed("a text with control characters".into()));
         }

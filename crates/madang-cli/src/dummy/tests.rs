@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::double::{Double, Flaw};
+use super::double::{Double, Flaw, public_key};
 use super::framing::Framing;
 use super::message::Sizes;
 use super::mode::Mode;
 use super::tally::Summary;
+use super::wan::{Pinned, Suite};
 use super::{Settings, play};
 use crate::signals::Signals;
 
-const FRAMINGS: [Framing; 3] = [Framing::Lan, Framing::Be32, Framing::Classic];
+const FRAMINGS: [Framing; 4] = [Framing::Lan, Framing::Be32, Framing::Classic, Framing::Wan];
 
 fn run(framing: Framing, mode: Mode, flaw: Flaw) -> Summary {
     let double = Double::start(framing, flaw);
@@ -23,6 +24,11 @@ fn settings(framing: Framing, flaw: Flaw, double: &Double) -> Settings {
         clients: 4,
         lasts: Duration::from_millis(400),
         framing,
+        wan: (framing == Framing::Wan).then(|| Pinned {
+            server: public_key(),
+            suite: Suite::Aesgcm,
+            token: b"let me in".to_vec(),
+        }),
         sizes: Sizes { min: 24, max: 300 },
         depth: 4,
         rate: 0,
@@ -46,7 +52,12 @@ fn check_clean(mode: Mode, worked: impl Fn(&Summary) -> bool) {
 /// The flaw is found, and called by this name.
 #[track_caller]
 fn check_found(mode: Mode, flaw: Flaw, kind: &str) {
-    for framing in FRAMINGS {
+    check_found_in(&FRAMINGS, mode, flaw, kind);
+}
+
+#[track_caller]
+fn check_found_in(framings: &[Framing], mode: Mode, flaw: Flaw, kind: &str) {
+    for &framing in framings {
         let summary = run(framing, mode, flaw);
         assert!(summary.tally.failed.contains_key(kind), "{flaw:?} with {framing:?} is no {kind}: {summary}");
     }
@@ -158,8 +169,45 @@ fn garbage_that_is_kept_or_answered_is_found() {
 #[test]
 fn a_client_that_is_not_let_in_is_found() {
     // A connection that is closed before any byte is refused where there is a greeting, and lost echoes elsewhere.
-    for (framing, kind) in [(Framing::Lan, "refused"), (Framing::Be32, "lost"), (Framing::Classic, "lost")] {
+    for (framing, kind) in FRAMINGS.into_iter().zip(["refused", "lost", "lost", "refused"]) {
         let summary = run(framing, Mode::Churn, Flaw::Refuse);
         assert!(summary.tally.failed.contains_key(kind), "{framing:?}: {summary}");
+    }
+}
+
+/// A WAN client that was cut off must be able to tell it from an end.
+#[test]
+fn f06_an_end_without_a_goodbye_is_found() {
+    check_found_in(&[Framing::Wan], Mode::RandomDisconnect, Flaw::ForgetGoodbye, "cut");
+}
+
+#[test]
+fn a_place_that_is_lost_in_the_queue_is_found() {
+    check_found_in(&[Framing::Wan], Mode::Churn, Flaw::PositionRises, "refused");
+}
+
+#[test]
+fn a_message_of_a_record_that_does_not_open_is_found() {
+    check_found_in(&[Framing::Wan], Mode::Garbage, Flaw::TakeGarbage, "answered");
+}
+
+/// Whoever answers with another key than the one that is pinned is no server of ours.
+#[test]
+fn f09_a_server_that_does_not_have_the_key_is_found() {
+    let double = Double::start(Framing::Wan, Flaw::None);
+    let mut settings = settings(Framing::Wan, Flaw::None, &double);
+    settings.wan.iter_mut().for_each(|pinned| pinned.server.0[5] ^= 1);
+    let summary = play(Mode::Churn, &settings).expect("threads start");
+    assert!(summary.tally.failed.contains_key("refused") && summary.tally.sent == 0, "{summary}");
+}
+
+#[test]
+fn both_suites_are_spoken() {
+    let double = Double::start(Framing::Wan, Flaw::None);
+    let mut settings = settings(Framing::Wan, Flaw::None, &double);
+    settings.wan.iter_mut().for_each(|pinned| pinned.suite = Suite::Chachapoly);
+    for mode in [Mode::Steady, Mode::Garbage] {
+        let summary = play(mode, &settings).expect("threads start");
+        assert!(summary.tally.is_clean() && summary.tally.verified > 100, "{summary}");
     }
 }

@@ -1,4 +1,4 @@
-//! The dummy's own codec of the WAN, written from docs/wire.md: preamble, handshake, records.
+//! The dummy's own codec of the WAN, written from part 4 of docs/wire.md: preamble, handshake, records.
 //!
 //! ```text
 //!  Pinned ─► Shaking ── preamble ───────────────► server
@@ -12,13 +12,15 @@
 mod noise;
 mod preamble;
 mod record;
+#[cfg(test)]
+mod vectors;
 pub(crate) mod words;
 
-pub(crate) use self::noise::Suite;
-pub(crate) use self::preamble::{Hello, Shaking, retag};
-pub(crate) use self::record::{Secured, record};
 #[cfg(test)]
-pub(crate) use self::{noise::Server, preamble::key_id, record::FRAMES_MAX};
+pub(crate) use self::noise::Server;
+pub(crate) use self::noise::Suite;
+pub(crate) use self::preamble::{Hello, Refusal, Shaking, retag};
+pub(crate) use self::record::{Secured, record};
 
 /// What a client of a WAN server knows before it connects.
 #[derive(Clone, Debug)]
@@ -38,12 +40,11 @@ impl std::str::FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut key = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err("a public key is 64 hexadecimal digits, as the server prints it".into());
         }
         for (at, byte) in key.iter_mut().enumerate() {
-            let digits = &text[2 * at..2 * at + 2];
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| format!("{digits:?} is no hexadecimal number"))?;
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|error| error.to_string())?;
         }
         Ok(Self(key))
     }
@@ -58,7 +59,9 @@ mod tests {
         let text = "00ff".repeat(16);
         let key: PublicKey = text.parse().expect("64 digits");
         assert_eq!((key.0[0], key.0[1], key.0[31]), (0, 0xff, 0xff));
-        for wrong in ["", &text[1..], &format!("{text}0"), &text.replace("ff", "+f"), &text.replace("ff", "fg")] {
+        for wrong in
+            ["", &text[1..], &format!("{text}0"), &text.replace("ff", "+f"), &text.replace("ff", "fg")]
+        {
             assert!(wrong.parse::<PublicKey>().is_err(), "{wrong}");
         }
     }

@@ -22,7 +22,12 @@ pub(super) fn attacks(settings: &Settings, random: &mut Random) -> Vec<Attack> {
     let noise: [u8; 64] = random.bytes();
     let mut preamble = Preamble { pinned, random };
     let mut list = preamble.broken();
-    list.push(Attack::new("random bytes", From::Stranger, &never_a_frame(&noise, 0, b'M' ^ 0x80), Then::Wait));
+    list.push(Attack::new(
+        "random bytes",
+        From::Stranger,
+        &never_a_frame(&noise, 0, b'M' ^ 0x80),
+        Then::Wait,
+    ));
     list.extend(refused(pinned));
     list.extend(accepted());
     list.extend(joined());
@@ -90,10 +95,13 @@ impl Preamble<'_> {
             stranger("suite changed, tag right", &self.forged(|bytes| bytes[SUITE] ^= 3)),
             stranger("no such suite, tag right", &self.forged(|bytes| bytes[SUITE] = 0x7f)),
             stranger("worthless key 0", &self.forged(|bytes| bytes[MESSAGE_1..MESSAGE_1 + 32].fill(0))),
-            stranger("worthless key 1", &self.forged(|bytes| {
-                bytes[MESSAGE_1..MESSAGE_1 + 32].fill(0);
-                bytes[MESSAGE_1] = 1;
-            })),
+            stranger(
+                "worthless key 1",
+                &self.forged(|bytes| {
+                    bytes[MESSAGE_1..MESSAGE_1 + 32].fill(0);
+                    bytes[MESSAGE_1] = 1;
+                }),
+            ),
             Attack::new("preamble cut", From::Stranger, &self.whole()[..TAG], Then::HalfClose),
         ]
     }
@@ -107,6 +115,7 @@ fn refused(pinned: &Pinned) -> Vec<Attack> {
         ("unknown flag", Hello { flags: 0x80, ..hello }, 1),
         ("no frame limit", Hello { frame_limit: 0, ..hello }, 6),
         ("frame limit above any", Hello { frame_limit: 1 << 24, ..hello }, 6),
+        ("a byte more than its version has", Hello { more: 1, ..hello }, 1),
     ]
     .map(|(name, hello, reason)| Attack {
         name,
@@ -119,7 +128,8 @@ fn refused(pinned: &Pinned) -> Vec<Attack> {
 
 /// The handshake is over, and what should be a log-in is none.
 fn accepted() -> Vec<Attack> {
-    let records = |name, make| Attack { name, from: From::Accepted, says: Says::Records(make, 0), then: Then::Wait };
+    let records =
+        |name, make| Attack { name, from: From::Accepted, says: Says::Records(make, 0), then: Then::Wait };
     vec![
         records("accepted: message before the log-in", |ours, _| sealed(ours, &echo())),
         records("accepted: log-in with a byte too many", |ours, _| {
@@ -132,7 +142,8 @@ fn accepted() -> Vec<Attack> {
         }),
         records("accepted: log-in in the clear", |_, _| frame(Kind::LogIn, &words::log_in(b"", b""))),
         records("accepted: a welcome", |ours, _| sealed(ours, &frame(Kind::Welcome, &[0; 16]))),
-        records("accepted: record too long", |_, _| record(u16::MAX, &[])),
+        // Who has not said who it is gets no more room than a log-in takes.
+        records("accepted: record too long", |_, _| record(2_250 + RECORD_TAG as u16 + 1, &[])),
         Attack::new("accepted: gone at once", From::Accepted, b"", Then::HalfClose),
     ]
 }
@@ -168,7 +179,7 @@ fn joined() -> Vec<Attack> {
         ("joined: second log-in", 1, |ours, _| {
             sealed(ours, &[echo(), frame(Kind::LogIn, &words::log_in(b"", b""))].concat())
         }),
-        ("joined: message cut by its record", 0, |ours, _| sealed(ours, &echo()[..20])),
+        ("joined: message cut by its record", 0, |ours, _| sealed(ours, &echo()[..19])),
         ("joined: header cut by its record", 1, |ours, _| sealed(ours, &[&echo()[..], &[1, 0, 0]].concat())),
         ("joined: longest length", 0, |ours, _| {
             let mut frames = vec![0xff, 0xff, 0xff, 4];

@@ -3,7 +3,7 @@
 use super::{End, Link, NoLink};
 use crate::dummy::framing::{Framing, Kind, Malformed};
 use crate::dummy::lan;
-use crate::dummy::wan::{Hello, Pinned, Refused, Shaking, words};
+use crate::dummy::wan::{Hello, Pinned, Refusal, Shaking, words};
 
 impl Link {
     /// Greets as the framing asks for it, and waits to be welcomed.
@@ -35,11 +35,7 @@ impl Link {
 
     /// Sends a preamble with this hello and reads the answer: the longest message that the server accepts, or a refusal
     /// that its key vouches for.
-    pub(crate) fn say_hello(
-        &mut self,
-        pinned: &Pinned,
-        hello: Hello,
-    ) -> Result<Result<usize, Refused>, End> {
+    pub(crate) fn say_hello(&mut self, pinned: &Pinned, hello: Hello) -> Result<Result<usize, Refusal>, End> {
         let (shaking, preamble) = Shaking::begin(pinned, hello, self.random.bytes());
         self.write(&preamble)?;
         // Two bytes first, so that nothing of the records behind the answer is read with it.

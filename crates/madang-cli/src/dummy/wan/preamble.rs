@@ -8,10 +8,13 @@ use crate::dummy::lan;
 
 const MAGIC: &[u8; 4] = b"MDWN";
 
-/// Bytes of a preamble of this version, and where its parts lie.
+/// Bytes of a preamble of this version.
 const PREAMBLE: usize = 94;
-const PROLOGUE: usize = 30;
-const TAGGED: usize = 78;
+
+/// What every preamble ends with.
+#[cfg(test)]
+const MESSAGE_1: usize = 48;
+const GATE_TAG: usize = 16;
 
 /// The length in front of an answer, and the longest answer with it.
 const ANSWER_HEAD: usize = 2;
@@ -26,12 +29,24 @@ pub(crate) struct Hello {
     pub(crate) protocol: u16,
     pub(crate) suite: u8,
     pub(crate) flags: u8,
+    pub(crate) app_version: u32,
     pub(crate) frame_limit: u32,
+    pub(crate) schema: u64,
+    /// Bytes behind the fields of this version; there should be none.
+    pub(crate) more: u8,
 }
 
 impl Hello {
     pub(crate) fn new(suite: Suite, longest: usize) -> Self {
-        Self { protocol: 1, suite: suite as u8, flags: 0, frame_limit: words::FRAME_LIMIT.max(longest as u32) }
+        Self {
+            protocol: 1,
+            suite: suite as u8,
+            flags: 0,
+            app_version: 0,
+            frame_limit: words::FRAME_LIMIT.max(longest as u32),
+            schema: 0,
+            more: 0,
+        }
     }
 }
 
@@ -46,17 +61,17 @@ impl Shaking {
     /// Makes the preamble.
     pub(crate) fn begin(pinned: &Pinned, hello: Hello, ephemeral: [u8; 32]) -> (Self, Vec<u8>) {
         let mut preamble = MAGIC.to_vec();
-        preamble.extend((PREAMBLE as u16).to_le_bytes());
+        preamble.extend((PREAMBLE as u16 + u16::from(hello.more)).to_le_bytes());
         preamble.extend(key_id(pinned.server));
         preamble.extend(hello.protocol.to_le_bytes());
         preamble.extend([hello.suite, hello.flags]);
-        preamble.extend(0_u32.to_le_bytes()); // app version
+        preamble.extend(hello.app_version.to_le_bytes());
         preamble.extend(hello.frame_limit.to_le_bytes());
-        preamble.extend(0_u64.to_le_bytes()); // schema hash: none
-        debug_assert_eq!(preamble.len(), PROLOGUE);
+        preamble.extend(hello.schema.to_le_bytes());
+        preamble.extend(vec![0; hello.more.into()]);
         let (noise, message_1) = Client::begin(pinned.suite, &preamble, pinned.server, ephemeral, b"");
         preamble.extend(message_1);
-        preamble.extend([0; PREAMBLE - TAGGED]);
+        preamble.extend([0; GATE_TAG]);
         retag(&mut preamble, pinned.server);
         (Self { noise, suite: pinned.suite }, preamble)
     }
@@ -73,7 +88,7 @@ impl Shaking {
 
     /// Reads the answer, without the length in front of it: the longest message that the server accepts and the records
     /// that begin now, or why it will not have us.
-    pub(crate) fn end(self, message_2: &[u8]) -> Result<Result<(usize, Secured), Refused>, Malformed> {
+    pub(crate) fn end(self, message_2: &[u8]) -> Result<Result<(usize, Secured), Refusal>, Malformed> {
         let (answer, keys) = self.noise.end(message_2)?;
         let (head, payload) =
             answer.split_first_chunk().ok_or_else(|| Malformed("an answer without a frame".into()))?;
@@ -87,7 +102,7 @@ impl Shaking {
             }
             kind if kind == Kind::Refusal.number() => {
                 let reason = payload.first().copied().unwrap_or(0);
-                Ok(Err(Refused { reason, words: lan::describe_refusal(payload) }))
+                Ok(Err(Refusal { reason, words: lan::describe_refusal(payload) }))
             }
             kind => Err(Malformed(format!("an answer of kind {kind}"))),
         }
@@ -96,7 +111,7 @@ impl Shaking {
 
 /// A refusal that the server's key vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct Refusal {
     pub(crate) reason: u8,
     pub(crate) words: String,
 }
@@ -108,8 +123,8 @@ fn secured(suite: Suite, keys: &Keys) -> Secured {
 /// Gives a preamble the tag that fits what now stands before it.
 pub(crate) fn retag(preamble: &mut [u8], server: PublicKey) {
     let key = sha256(&[b"madang gate 1", &server.0]);
-    let (tagged, tag) = preamble.split_at_mut(TAGGED);
-    tag.copy_from_slice(&hmac_sha256(&key, &[tagged])[..PREAMBLE - TAGGED]);
+    let (tagged, tag) = preamble.split_at_mut(preamble.len() - GATE_TAG);
+    tag.copy_from_slice(&hmac_sha256(&key, &[tagged])[..GATE_TAG]);
 }
 
 pub(crate) fn key_id(server: PublicKey) -> [u8; 4] {
@@ -126,8 +141,8 @@ impl super::Server {
         ephemeral: [u8; 32],
     ) -> Result<(Vec<u8>, Option<Secured>), Malformed> {
         let refuse = |why: &str| Err(Malformed(why.into()));
-        if preamble.len() != PREAMBLE || preamble[6..10] != key_id(self.public()) {
-            return refuse("length or key");
+        if preamble[6..10] != key_id(self.public()) {
+            return refuse("key");
         }
         let mut tagged = preamble.to_vec();
         retag(&mut tagged, self.public());
@@ -140,6 +155,7 @@ impl super::Server {
         let frame_limit = u32::from_le_bytes(preamble[18..22].try_into().expect("four bytes"));
         let reason = match preamble[13] {
             _ if preamble[10..12] != [1, 0] => Some(2),
+            _ if preamble.len() != PREAMBLE => Some(1),
             0 if frame_limit == 0 || frame_limit > 0xff_ffff => Some(6),
             0 => None,
             _ => Some(1),
@@ -149,7 +165,8 @@ impl super::Server {
             Some(reason) => crate::dummy::framing::encode_frame(Kind::Refusal, &[reason, 0, 0], &mut frame),
             None => crate::dummy::framing::encode_frame(Kind::Accept, &words::accept(0xff_ffff), &mut frame),
         }
-        let (prologue, message_1) = preamble[..TAGGED].split_at(PROLOGUE);
+        let tagged = &preamble[..preamble.len() - GATE_TAG];
+        let (prologue, message_1) = tagged.split_at(tagged.len() - MESSAGE_1);
         let (message_2, keys) = self.respond(suite, prologue, message_1, ephemeral, |_| frame)?;
         let mut answer = (message_2.len() as u16).to_le_bytes().to_vec();
         answer.extend(message_2);
@@ -188,11 +205,13 @@ mod tests {
     #[test]
     fn a_hello_that_does_not_suit_is_refused_with_a_reason() {
         let (server, pinned) = pinned(Suite::Aesgcm);
-        let edits: [(fn(&mut Hello), u8); 4] = [
+        type Edit = fn(&mut Hello);
+        let edits: [(Edit, u8); 5] = [
             (|hello| hello.protocol = 2, 2),
             (|hello| hello.flags = 1, 1),
             (|hello| hello.frame_limit = 0, 6),
             (|hello| hello.frame_limit = 1 << 24, 6),
+            (|hello| hello.more = 1, 1),
         ];
         for (edit, reason) in edits {
             let mut hello = Hello::new(Suite::Aesgcm, 0);

@@ -49,7 +49,7 @@ pub(crate) fn check_queue(payload: &[u8]) -> Result<Position, Malformed> {
     }
 }
 
-/// Checks a ticket and gives its bytes.
+/// Checks a ticket and gives its bytes; none takes an earlier one back.
 pub(crate) fn check_ticket(payload: &[u8]) -> Result<&[u8], Malformed> {
     let mut fields = Fields::of(payload);
     let [purpose] = fields.take()?;
@@ -57,8 +57,8 @@ pub(crate) fn check_ticket(payload: &[u8]) -> Result<&[u8], Malformed> {
     let ticket = fields.bytes(128)?;
     fields.end()?;
     match purpose {
-        1 | 2 if !ticket.is_empty() => Ok(ticket),
-        _ => Err(Malformed(format!("a ticket of {} bytes for purpose {purpose}", ticket.len()))),
+        1 | 2 => Ok(ticket),
+        _ => Err(Malformed(format!("a ticket for purpose {purpose}"))),
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(queue(1, 1), Ok(Position { position: 1, length: 1 }));
         assert!(queue(0, 1).is_err() && queue(2, 1).is_err());
         assert_eq!(check_ticket(b"\x01\0\0\0\0\x01\0x"), Ok(&b"x"[..]));
-        for wrong in [&b"\x03\0\0\0\0\x01\0x"[..], b"\x01\0\0\0\0\0\0", b"\x01\0\0\0\0\x01\0xy", b""] {
+        for wrong in [&b"\x03\0\0\0\0\x01\0x"[..], b"\x01\0\0\0\0\x01\0", b"\x01\0\0\0\0\x01\0xy", b""] {
             assert!(check_ticket(wrong).is_err(), "{wrong:?}");
         }
     }
