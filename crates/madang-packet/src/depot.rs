@@ -98,6 +98,12 @@ impl Depot {
         self.core().figures()
     }
 
+    /// Bytes of blocks that are in packets, or at hand in a magazine: never less than
+    /// [`figures().in_use.bytes`](PoolFigures::in_use), for one load. What to watch the budget with.
+    pub fn out_bytes(&self) -> usize {
+        self.core().out.bytes()
+    }
+
     /// Gives idle memory back to the allocator, as far as the [`Policy`] says, and answers how many bytes.
     ///
     /// Only whole slabs whose blocks all lie in the depot can go; what lies in a magazine comes with

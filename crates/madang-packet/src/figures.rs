@@ -141,6 +141,10 @@ impl Out {
         }
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn went(&self, class: usize, blocks: usize) {
         raise(&self.blocks[class], &self.blocks_most[class], blocks);
         raise(&self.bytes, &self.bytes_most, blocks * block_bytes(class));

@@ -241,3 +241,20 @@ fn guards_dropped_in_any_order_or_never_break_nothing() {
         assert_eq!(blocks(depot.figures()), (0, 0), "case {case}");
     }
 }
+
+#[test]
+fn what_is_out_is_never_less_than_what_packets_hold() {
+    let depot = Depot::new(PoolSettings::default());
+    let mut packets = Vec::new();
+    for round in 1..=40 {
+        packets.push(depot.packet(round * 1_000).unwrap());
+        let in_use = depot.figures().in_use.bytes;
+        assert!(depot.out_bytes() >= in_use && in_use >= round * 1_000, "{round}");
+    }
+    packets.clear();
+    assert_eq!(
+        (depot.out_bytes(), depot.figures().in_use.bytes),
+        (0, 0),
+        "without a magazine nothing is at hand"
+    );
+}

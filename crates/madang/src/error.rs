@@ -100,6 +100,11 @@ pub enum ErrorKind {
     /// A shard's mailbox is full: requests of other threads are answered `Full`. Raise `mailbox_messages_max`.
     #[error("a shard's mailbox is full")]
     MailboxFull,
+    /// The pool is short (see `pool_short_bytes`): sessions that hold much get no broadcasts, and the largest holders leave
+    /// with [`Evicted`](crate::LeaveReason::Evicted) until it is better. Told once each time. Raise `pool_budget_bytes` or lower
+    /// the per-session limits.
+    #[error("the packet pool runs short")]
+    PoolShort,
     /// The pool's budget is used up. Raise `pool_budget_bytes` or lower the per-session limits.
     #[error("the packet pool's budget is used up")]
     PoolExhausted,

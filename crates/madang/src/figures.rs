@@ -1,6 +1,6 @@
 //! Figures of a running server or client: a snapshot from any thread, no shard stopped.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use madang_packet::PoolFigures;
@@ -48,6 +48,8 @@ pub struct Figures {
     pub queued_bytes: u64,
     /// Times that a session was not read for a while because it had sent more than it may.
     pub input_throttled: u64,
+    /// Shares of broadcasts that were not queued because the pool was short and their session held much of it.
+    pub broadcasts_refused: u64,
     /// Sends answered `Throttled`.
     pub sends_throttled: u64,
     /// Queued messages that a newer one of their key replaced.
@@ -88,6 +90,8 @@ pub(crate) struct ShardFigures {
     /// Requests of other threads that were refused: counted by those threads.
     pub(crate) remote_full: AtomicU64,
     pub(crate) remote_gone: AtomicU64,
+    /// While the pool is short: what the shard's largest holder holds.
+    pub(crate) largest_holder: AtomicUsize,
 }
 
 /// What a shard counts. `Embryos` to `Queued` are levels, the others only grow.
@@ -110,6 +114,7 @@ pub(crate) enum Count {
     BytesOut,
     Sends,
     InputThrottled,
+    BroadcastsRefused,
     SendsThrottled,
     Replaced,
     Dropped,
@@ -225,6 +230,7 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
         bytes_out: total(Count::BytesOut),
         sends: total(Count::Sends),
         input_throttled: total(Count::InputThrottled),
+        broadcasts_refused: total(Count::BroadcastsRefused),
         sends_throttled: total(Count::SendsThrottled),
         replaced: total(Count::Replaced),
         dropped: total(Count::Dropped),

@@ -74,6 +74,8 @@ pub(crate) enum Word {
     Connect(LinkSpec),
     /// Let go of an outgoing link for good.
     DropLink { link: u32 },
+    /// Another shard saw that the pool is short.
+    PoolShort,
     /// To the gate's shard: something happened elsewhere.
     Report(Report),
     /// Stop accepting, and end all sessions in this gait; the shard ends when the last one left or at its deadline.

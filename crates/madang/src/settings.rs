@@ -111,6 +111,8 @@ pub struct Settings {
     pub queue_when_slow: WhenSlow,
     /// The packet pool's budget, in bytes of blocks. What does not fit is answered `PoolExhausted`.
     pub pool_budget_bytes: usize,
+    /// From so many bytes in packets on, the sessions that hold the most make way; 0: nine tenths of the budget.
+    pub pool_short_bytes: usize,
     /// Requests of other threads that may wait for a shard.
     pub mailbox_messages_max: usize,
     /// Timers a session may have.
@@ -258,6 +260,7 @@ impl Default for Settings {
             queue_hard_messages: 1 << 20,
             queue_when_slow: WhenSlow::Kick,
             pool_budget_bytes: 1 << 30,
+            pool_short_bytes: 0,
             mailbox_messages_max: 16_384,
             session_timers_max: 64,
             greeting_timeout_ms: 3_000,
@@ -427,6 +430,9 @@ impl Settings {
         }
         if self.queue_hard_bytes > u32::MAX as usize {
             return wrong("queue_hard_bytes", "at most 4294967295");
+        }
+        if self.pool_short_bytes > self.pool_budget_bytes {
+            return wrong("pool_short_bytes", "must not be above pool_budget_bytes");
         }
         if !(1..=600_000).contains(&self.recv_burst_ms) {
             return wrong("recv_burst_ms", "1 to 600000");

@@ -45,6 +45,7 @@ fn seeds_that_once_failed_run_clean() {
             "S8: a session that another thread disconnected was told malformed, out of the middle of a frame",
         ),
         (1022, "L05: a node came back with an older life after the server's restart"),
+        (726, "a shard that stopped while the pool was short told the others so in each of its turns"),
         (10_690, "K16: a reset told to the send alone looks like an orderly end to the receive"),
     ];
     for (seed, story) in stories {

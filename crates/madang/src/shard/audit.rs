@@ -117,6 +117,7 @@ impl<D: Driver> Shard<D> {
             && self.embryos.is_empty()
             && core.queues.bytes() == 0
             && self.unsent.is_empty()
+            && core.pressure.is_off()
             && core.fabric.mailboxes[core.shard].is_empty()
     }
 }

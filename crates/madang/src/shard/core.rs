@@ -7,6 +7,7 @@ use std::time::Duration;
 use madang_driver::Time;
 use madang_packet::{Magazine, Packet};
 
+use super::pressure::Pressure;
 use super::queueing::QueueLimits;
 use crate::error::{Error, ErrorKind};
 use crate::fabric::{Fabric, refuse};
@@ -32,6 +33,8 @@ pub(crate) enum Timer {
     Throttle { local: u32, id: SessionId },
     /// Content's own.
     Content { local: u32, id: SessionId, key: u64 },
+    /// The pool is short: a look at who holds the most.
+    Pool,
     /// A link may be tried again.
     Reconnect { link: u32 },
     /// Somebody has waited long enough for a place.
@@ -72,6 +75,7 @@ pub(crate) struct Core {
     pub(crate) error_gate: ErrorGate,
     pub(crate) counters: Counters,
     pub(super) limits: QueueLimits,
+    pub(super) pressure: Pressure,
     /// Whether a droppable message was ever queued here: else nobody looks for marks of them.
     pub(super) droppable: bool,
 }
@@ -100,6 +104,7 @@ impl Core {
                 hard_messages: settings.queue_hard_messages,
                 when_slow: settings.queue_when_slow,
             },
+            pressure: Pressure::new(settings),
             droppable: false,
             fabric,
         }

@@ -62,6 +62,7 @@ impl<D: Driver> Shard<D> {
             Word::Finished(finished) => self.job_finished(finished),
             Word::Connect(spec) => self.link_add(spec),
             Word::DropLink { link } => self.link_drop(link),
+            Word::PoolShort => self.relieve_pool(),
             Word::Report(report) => self.reported(report),
             Word::Stop { graceful } => {
                 if graceful {
@@ -172,6 +173,7 @@ impl<D: Driver> Shard<D> {
                 gate.close(&mut self.driver, &mut self.core);
             }
             self.links_stop();
+            self.forget_pool();
             self.embryos_stop();
         }
         if self.gate.is_some() {

@@ -20,6 +20,7 @@ mod greeting;
 mod join;
 mod leave;
 mod mail;
+mod pressure;
 mod queueing;
 mod receive;
 mod throttle;
@@ -203,6 +204,7 @@ impl<D: Driver> Shard<D> {
         } else {
             self.flush(true);
         }
+        self.watch_pool();
         self.settle();
         if taken > 0 {
             self.call_worker(Content::on_worker_end);

@@ -184,6 +184,9 @@ impl Core {
 
     /// Queues one session's share of a broadcast.
     pub(crate) fn queue_share(&mut self, local: u32, share: Packet, key: Option<u32>) {
+        if self.sessions.get(local).is_some_and(|session| self.pressure.is_worst(session)) {
+            return self.counters.add(Count::BroadcastsRefused, 1);
+        }
         match key {
             None => self.queue(local, share, false).ignore(),
             Some(key) => self.queue_latest(local, share, key).ignore(),

@@ -36,6 +36,7 @@ impl<D: Driver> Shard<D> {
                         self.call(local, id, Call::Timer(name));
                     }
                 }
+                Timer::Pool => self.look_at_pool(),
                 Timer::Reconnect { link } => self.link_dial(link),
                 Timer::Doorstep => {
                     if let Some(gate) = &mut self.gate {

@@ -19,7 +19,7 @@ use crate::letters::{Letter, Route, Word};
 use crate::links::{LinkCell, LinkSpec};
 use crate::offload::Finished;
 use crate::shard::Shard;
-use crate::{Remote, SessionId};
+use crate::{LeaveReason, Remote, SessionId};
 
 /// A house: it is built, lives, stops and is built again; each time with the same plan.
 pub(super) struct House {
@@ -233,6 +233,9 @@ impl House {
         let packets = life.fabric.depot.figures().in_use.blocks;
         if packets > 0 {
             ledger.fail("I7", format!("house {} ends with {packets} packets out", self.number));
+        }
+        if figures.leaves[usize::from(LeaveReason::Evicted.code())] > 0 {
+            ledger.did("largest holder cut");
         }
         if figures.input_throttled > 0 {
             ledger.did("input held back");

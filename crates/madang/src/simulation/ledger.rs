@@ -163,6 +163,7 @@ pub(super) struct HouseTale {
     pub(super) drain_bytes_max: usize,
     pub(super) abortive_close: bool,
     pub(super) pool_is_ample: bool,
+    pub(super) pool_may_be_short: bool,
     pub(super) limits_input: bool,
     pub(super) joins: u64,
     pub(super) leaves: u64,
@@ -500,7 +501,8 @@ impl Ledger {
             Unreachable | System => ok(!self.harmless, "no fault of this run breaks a connection"),
             SystemExhausted => Err("the shortage passes (K13)".to_owned()),
             TooFast => ok(house.limits_input, "nothing limits what it sends"),
-            Evicted | Overload => Err("nothing is short".to_owned()),
+            Evicted => ok(house.pool_may_be_short, "the pool has room"),
+            Overload => Err("nothing is overloaded".to_owned()),
             SlowConsumer | Idle | Dribble => Ok(()),
         }
     }

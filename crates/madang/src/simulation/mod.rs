@@ -222,6 +222,7 @@ const DEEDS: &[&str] = &[
     "hard stop",
     "input held back",
     "job panics",
+    "largest holder cut",
     "last word heard",
     "offload",
     "offload_unordered",

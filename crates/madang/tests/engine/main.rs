@@ -12,6 +12,7 @@
 #[macro_use]
 mod support;
 
+mod budget;
 mod content;
 #[cfg(unix)]
 mod descriptors;

@@ -85,6 +85,9 @@ impl Ledger {
     pub(in crate::simulation) fn owes_audience(&mut self, number: u32, queued_elsewhere: bool) {
         let Sending { house, life, caller, audience, .. } = &self.sendings[number as usize];
         let (house, life, caller, audience) = (*house, *life, *caller, audience.clone());
+        if self.houses[house].pool_may_be_short {
+            return; // broadcasts pass over those who hold much
+        }
         for id in self.alive.clone() {
             let tale = &self.sessions[&id];
             let is_joined = tale.stage == Stage::Joined && tale.cut_at.is_none() && tale.last_word.is_none();
