@@ -193,16 +193,15 @@ fn answer(
 /// The one frame of an answer, filling it exactly.
 fn one_frame(bytes: &[u8]) -> Result<(Kind, &[u8]), ControlError> {
     let mut read = Reader::new(bytes);
-    let header = read.u32()?;
-    let payload = read.rest();
-    let kind =
-        Kind::from_u8((header >> 24) as u8).filter(|kind| matches!(kind, Kind::Accept | Kind::Refusal));
-    let kind = kind.ok_or(ControlError::Field { field: "kind", value: (header >> 24).into() })?;
-    let len = (header & 0xFF_FFFF) as usize;
-    if len != payload.len() {
-        return Err(ControlError::Field { field: "length", value: header.into() });
+    let [low, middle, high, kind] = read.array()?;
+    let (len, payload) = (u32::from_le_bytes([low, middle, high, 0]), read.rest());
+    if len as usize != payload.len() {
+        return Err(ControlError::Field { field: "length", value: len.into() });
     }
-    Ok((kind, payload))
+    match Kind::from_u8(kind) {
+        Some(kind @ (Kind::Accept | Kind::Refusal)) => Ok((kind, payload)),
+        _ => Err(ControlError::Field { field: "kind", value: kind.into() }),
+    }
 }
 
 /// A server takes a client's hello, and says what the client must know.

@@ -360,8 +360,9 @@ impl Opening {
         let frame_len = payload_len.saturating_add(lan::HEADER);
         let payload = start.saturating_add(lan::HEADER);
         if frame_len > frames.len() {
-            // A long message begins its record and fills it; whatever fits a record lies in one.
-            if frame_len <= RECORD_FRAMES_MAX || start != RECORD_HEAD || frames.len() < RECORD_FRAMES_MAX {
+            // Only a message that begins its record and fills it is cut: had another frame come before it, or did it fit
+            // a record, there would be less than a full record here.
+            if frames.len() < RECORD_FRAMES_MAX {
                 return Err(FrameError::Straddles);
             }
             self.opened = 0;

@@ -263,8 +263,11 @@ fn f09_what_an_answer_holds_is_one_frame_of_two_kinds() {
     flags[6] = 1;
     let mut no_limit = sound.clone();
     no_limit[12..16].fill(0);
-    let table: [(&str, Vec<u8>, bool); 11] = [
+    let says = |len: u32| [&madang_wire::lan::header(Kind::Accept, len)[..], &accept].concat();
+    let table: [(&str, Vec<u8>, bool); 13] = [
         ("sound", sound.clone(), true),
+        ("a header that says less", says(19), false),
+        ("a header that says more", says(21), false),
         ("nothing behind a header", sound[..4].to_vec(), false),
         ("cut", sound[..23].to_vec(), false),
         ("two frames", [&sound[..], &sound].concat(), false),
