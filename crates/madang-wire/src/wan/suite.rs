@@ -1,7 +1,6 @@
 //! Suites: which cipher stands under the handshake and the records.
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use zeroize::Zeroize;
 
 use super::keys::Secret;
 
@@ -75,9 +74,7 @@ impl AeadKey {
     pub(super) fn next_secret(&self) -> Option<Secret> {
         let mut zeros = [0; 32];
         self.seal(u64::MAX, &[], &mut zeros)?;
-        let secret = Secret::take(&mut zeros);
-        zeros.zeroize();
-        Some(secret)
+        Some(Secret::take(&mut zeros))
     }
 
     /// Noise's nonce: four zeros, then the counter, big-endian under AES-GCM and little-endian under ChaChaPoly.
