@@ -90,7 +90,8 @@ pub use control::{
 pub use gate::{Gate, GateError, Preamble, ServerKeys, ServerKeysError, Stranger};
 pub use handshake::{ANSWER_MAX, Accept, Answer, ExpectAnswer, ExpectVerdict, HandshakeHash, Secured};
 pub use keys::{
-    KeyId, LINK_SECRET_LEAST, LinkSecret, LinkSecretTooShort, PublicKey, SERVER_KEYS_MAX, SecretKey,
+    KeyId, LINK_SECRET_LEAST, LinkSecret, LinkSecretTooShort, NotAPublicKey, PublicKey, SERVER_KEYS_MAX,
+    SecretKey,
 };
 pub use link::{ExpectSeal, LinkAnswer, SEAL_FRAME, seal_link, wants_seal};
 pub use noise::HandshakeError;

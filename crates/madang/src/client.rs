@@ -27,13 +27,7 @@ impl LanClient {
 
     /// Begins a client with settings from elsewhere.
     pub fn with(settings: Settings) -> ClientBuilder {
-        ClientBuilder {
-            settings,
-            protocol: Protocol::Lan,
-            make_state: no_state(),
-            links: vec![],
-            problem: None,
-        }
+        ClientBuilder::new(settings, Protocol::Lan)
     }
 }
 
@@ -44,7 +38,7 @@ pub enum ForeignClient {}
 impl ForeignClient {
     /// Begins a client.
     pub fn with(settings: Settings, framing: ForeignFraming) -> ClientBuilder {
-        ClientBuilder { settings, protocol: framing.0, make_state: no_state(), links: vec![], problem: None }
+        ClientBuilder::new(settings, framing.0)
     }
 }
 
@@ -53,13 +47,18 @@ impl ForeignClient {
 #[must_use = "a builder does nothing until it is started"]
 pub struct ClientBuilder {
     settings: Settings,
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
     make_state: crate::offload::MakeState,
     links: Vec<Route>,
-    problem: Option<SettingError>,
+    /// What was wrong with a call, told at the start.
+    pub(crate) problem: Option<SettingError>,
 }
 
 impl ClientBuilder {
+    pub(crate) fn new(settings: Settings, protocol: Protocol) -> ClientBuilder {
+        ClientBuilder { settings, protocol, make_state: no_state(), links: vec![], problem: None }
+    }
+
     /// Adds a link; they are numbered in order, see [`Client::link`].
     pub fn link(self, remote: &str) -> ClientBuilder {
         self.add(remote, None)

@@ -8,7 +8,8 @@ use madang_packet::{Packet, PacketMut};
 use crate::fabric::refuse;
 use crate::figures::Count;
 use crate::groups::GroupId;
-use crate::offload::{Job, Then};
+use crate::letters::Word;
+use crate::offload::{Finished, Job, Then};
 use crate::shard::{Core, Found, Timer};
 use crate::{Answer, Event, Figures, LeaveReason, Remote, SessionId, User};
 
@@ -301,11 +302,12 @@ impl<'a> Context<'a> {
         F: FnOnce(&mut Context<'_>, SessionId, Option<&mut dyn Any>, T) + Send + 'static,
     {
         let Found::Here(local) = self.core.find(session) else { return self.core.gone() };
-        let run = Box::new(move |state: &mut dyn Any| -> Then {
+        let run = move |state: &mut dyn Any| -> Then {
             let result = job(state);
             Box::new(move |cx, session, user| then(cx, session, user, result))
-        });
-        if self.core.fabric.jobs.submit(Job { session, holds, shard: self.core.shard, run }).is_err() {
+        };
+        let answer = move |outcome| Word::Finished(Finished { session, holds, outcome });
+        if self.core.fabric.jobs.submit(Job::new(self.core.shard, run, answer)).is_err() {
             self.core.counters.add(Count::Full, 1);
             return Answer::Full;
         }

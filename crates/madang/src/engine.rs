@@ -114,7 +114,7 @@ impl Plan {
         } else {
             serials
         };
-        if self.is_server && self.protocol.greets() && !is_inside(settings.bind.ip(), settings) {
+        if self.is_server && self.protocol.is_lan() && !is_inside(settings.bind.ip(), settings) {
             let problem = format!(
                 "a LAN server's framing is not protected, so it listens on loopback or private addresses only, and {} is \
                  none: bind the address of the inner network, or set allow_public = true",
@@ -122,7 +122,7 @@ impl Plan {
             );
             return Err(SettingError::new("bind", problem).into());
         }
-        if self.protocol.greets() && settings.tick_ms > 0 {
+        if self.protocol.is_lan() && settings.tick_ms > 0 {
             return Err(SettingError::new("tick_ms", "a LAN never ticks: leave it 0").into());
         }
         let slots = settings.slots_per_shard();
@@ -136,7 +136,11 @@ impl Plan {
             depot: Depot::new(
                 PoolSettings::default().policy(policy).budget_bytes(settings.pool_budget_bytes),
             ),
-            protocol: self.protocol.clone(),
+            protocol: match &self.protocol {
+                #[cfg(feature = "wan")]
+                Protocol::Wan(wan) => Protocol::Wan(wan.assemble(settings, self.is_server)?),
+                other => other.clone(),
+            },
             content: self.content.clone(),
             settings: self.settings.clone(),
             serials,
@@ -144,6 +148,8 @@ impl Plan {
             jobs,
             ended: AtomicBool::new(false),
             is_server: self.is_server,
+            #[cfg(feature = "wan")]
+            link_secret: if self.protocol.is_lan() { settings.secret.link_secret()? } else { None },
         }))
     }
 
@@ -203,11 +209,15 @@ impl Plan {
                 }
             }
         }
-        if self.is_server && self.protocol.greets() {
+        if self.is_server && self.protocol.is_lan() && !plan.settings.secret.is_empty() {
+            tracing::info!(address = ?running.address, "LAN links are sealed: who does not know the secret is refused");
+        } else if self.is_server && self.protocol.is_lan() {
             tracing::info!(
                 address = ?running.address,
                 "LAN links are plain: without a secret the address filter is the only wall"
             );
+        } else if self.is_server && self.protocol.greets() {
+            tracing::info!(address = ?running.address, "WAN sessions are encrypted");
         } else if self.is_server {
             tracing::info!(address = ?running.address, framing = ?crate::ForeignFraming(self.protocol.clone()),
                 "foreign framing: unprotected, peers can read and change what travels");
@@ -368,8 +378,8 @@ pub(crate) fn open_gate<D: Driver>(
         Ok((listener, address)) => {
             let mut secret = [0; 16];
             driver.random(&mut secret);
-            let greets = fabric.protocol.greets();
-            Ok((Gate::new(listener, greets, settings, &fabric.rules, secret, driver.now()), address))
+            let gate = Gate::new(listener, &fabric.protocol, settings, &fabric.rules, secret, driver.now());
+            Ok((gate, address))
         }
         Err(error) => Err(StartError::Listen {
             address: settings.bind,

@@ -133,6 +133,18 @@ pub enum ErrorKind {
         /// Why.
         reason: LinkDown,
     },
+    /// Somebody knocked at a WAN server who does not speak its protocol or does not know its key; he got no byte.
+    #[cfg(feature = "wan")]
+    #[error("a stranger was turned away: {0}")]
+    Stranger(#[from] madang_wire::wan::GateError),
+    /// A handshake failed; the connection ends.
+    #[cfg(feature = "wan")]
+    #[error("a handshake failed: {0}")]
+    Handshake(#[from] madang_wire::wan::HandshakeError),
+    /// What a client logs in with cannot be sent: a token of more than 2,048 bytes, or a proof of more than 64.
+    #[cfg(feature = "wan")]
+    #[error("the log-in cannot be sent: {0}")]
+    Credentials(String),
     /// An offloaded job panicked; its session leaves.
     #[error("an offloaded job panicked: {0}")]
     JobPanic(String),
@@ -157,6 +169,14 @@ pub enum LinkDown {
     /// What answers there does not speak this protocol, or closed before the welcome.
     #[error("the server did not complete the greeting")]
     NoWelcome,
+    /// Who answers there did not prove to be the server whose key is pinned, or to know the secret of sealed links: another
+    /// server, or somebody in between. Or it is a server of another kind.
+    #[error("who answers there is not the server that is trusted")]
+    Untrusted,
+    /// The server closed without an answer to the handshake: it does not know the key that is pinned (an old one, after a
+    /// change of keys?), or is no WAN server.
+    #[error("no answer to the handshake: a key that the server does not have, or no WAN server")]
+    NoAnswer,
     /// Something local: no descriptor, the local address is not ours.
     #[error("a local error")]
     Local,

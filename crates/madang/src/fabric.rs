@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use madang_packet::{Depot, Packet};
+#[cfg(feature = "wan")]
+use madang_wire::wan::LinkSecret;
 
 use crate::directory::Directory;
 use crate::figures::{self, Figures, ShardFigures};
@@ -34,9 +36,18 @@ pub(crate) struct Fabric {
     pub(crate) ended: AtomicBool,
     /// Whether there is a gate on shard 0; a client has none.
     pub(crate) is_server: bool,
+    /// Of sealed LAN links.
+    #[cfg(feature = "wan")]
+    pub(crate) link_secret: Option<LinkSecret>,
 }
 
 impl Fabric {
+    /// Whether connections begin with a handshake.
+    #[cfg(feature = "wan")]
+    pub(crate) fn seals(&self) -> bool {
+        matches!(self.protocol, Protocol::Wan(_)) || self.link_secret.is_some()
+    }
+
     /// Sends from any thread: the shard's mailbox carries it.
     pub(crate) fn send(&self, id: SessionId, packet: Packet, urgent: bool) -> Answer {
         if let Some(answer) = refuse(&packet) {

@@ -44,6 +44,14 @@ pub struct Figures {
     pub bytes_out: u64,
     /// Sends given to the system: many messages share one.
     pub sends: u64,
+    /// Records sealed, on encrypted sessions: many messages share one.
+    pub records_out: u64,
+    /// Records opened.
+    pub records_in: u64,
+    /// Handshakes worked out: the servers' part, failed ones included.
+    pub handshakes: u64,
+    /// Peers of a WAN server that did not speak its protocol or did not know its key.
+    pub strangers: u64,
     /// Bytes that wait in the sessions' queues now.
     pub queued_bytes: u64,
     /// Times that a session was not read for a while because it had sent more than it may.
@@ -113,6 +121,10 @@ pub(crate) enum Count {
     BytesIn,
     BytesOut,
     Sends,
+    RecordsOut,
+    RecordsIn,
+    Handshakes,
+    Strangers,
     InputThrottled,
     BroadcastsRefused,
     SendsThrottled,
@@ -229,6 +241,10 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
         bytes_in: total(Count::BytesIn),
         bytes_out: total(Count::BytesOut),
         sends: total(Count::Sends),
+        records_out: total(Count::RecordsOut),
+        records_in: total(Count::RecordsIn),
+        handshakes: total(Count::Handshakes),
+        strangers: total(Count::Strangers),
         input_throttled: total(Count::InputThrottled),
         broadcasts_refused: total(Count::BroadcastsRefused),
         sends_throttled: total(Count::SendsThrottled),

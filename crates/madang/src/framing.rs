@@ -39,6 +39,8 @@ impl fmt::Debug for ForeignFraming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Protocol::Lan => f.write_str("lan"),
+            #[cfg(feature = "wan")]
+            Protocol::Wan(_) => f.write_str("wan"),
             Protocol::Be32 => f.write_str("be32"),
             Protocol::Custom(_) => f.write_str("custom"),
         }
@@ -51,6 +53,8 @@ pub(crate) type MakeFraming = Arc<dyn Fn(FrameLimit, u64) -> Box<dyn Framing> + 
 #[derive(Clone)]
 pub(crate) enum Protocol {
     Lan,
+    #[cfg(feature = "wan")]
+    Wan(crate::wan::Wan),
     Be32,
     Custom(MakeFraming),
 }
@@ -129,7 +133,8 @@ impl Framing for Guarded {
 
 /// What the data path needs of the protocol: a copy in each shard.
 pub(crate) enum Wire {
-    Lan,
+    /// The engine's own frames, as they are or in records: each connection's [`Speech`](crate::speech::Speech) knows.
+    Own,
     Be32(Be32),
     Custom(MakeFraming),
 }
@@ -137,14 +142,26 @@ pub(crate) enum Wire {
 impl Protocol {
     pub(crate) fn wire(&self, limit: FrameLimit) -> Wire {
         match self {
-            Protocol::Lan => Wire::Lan,
+            Protocol::Lan => Wire::Own,
+            #[cfg(feature = "wan")]
+            Protocol::Wan(_) => Wire::Own,
             Protocol::Be32 => Wire::Be32(Be32::new(limit)),
             Protocol::Custom(make) => Wire::Custom(Arc::clone(make)),
         }
     }
 
-    /// Whether peers greet each other before a session exists.
+    /// Whether peers say who they are before a session exists.
     pub(crate) fn greets(&self) -> bool {
+        match self {
+            Protocol::Lan => true,
+            #[cfg(feature = "wan")]
+            Protocol::Wan(_) => true,
+            Protocol::Be32 | Protocol::Custom(_) => false,
+        }
+    }
+
+    /// Whether it is servers that talk to each other.
+    pub(crate) fn is_lan(&self) -> bool {
         matches!(self, Protocol::Lan)
     }
 }

@@ -1,5 +1,7 @@
 //! What the engine tells content.
 
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -73,9 +75,66 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Our own address that the connection came in on, or went out from.
     pub local: SocketAddr,
-    /// What the peer's greeting said; `None` before the greeting and in framings without one.
+    /// What the peer's greeting said; `None` before the greeting and in framings without one. Of a WAN client it knows the
+    /// app version alone.
     pub node: Option<Arc<Node>>,
+    /// Who the player is, as the log-in's check found; `None` without one.
+    pub account: Option<Arc<Account>>,
 }
+
+/// Who a player is: what the check of a log-in says of it, for content to find in [`Peer::account`].
+#[derive(Clone)]
+pub struct Account {
+    /// Content's own number.
+    pub id: u64,
+    /// The priority class in the waiting queue: 0 for most, higher ones are let in first.
+    pub class: u8,
+    value: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Account {
+    /// An account by content's own number, of class 0.
+    pub fn new(id: u64) -> Account {
+        Account { id, class: 0, value: None }
+    }
+
+    /// Sets the priority class.
+    #[must_use]
+    pub fn class(self, class: u8) -> Account {
+        Account { class, ..self }
+    }
+
+    /// Gives it something of content's own: what the database knew, say.
+    #[must_use]
+    pub fn with<T: Any + Send + Sync>(self, value: T) -> Account {
+        Account { value: Some(Arc::new(value)), ..self }
+    }
+
+    /// What it was given with [`with`](Account::with); `None` if that was no `T`.
+    pub fn value<T: Any>(&self) -> Option<&T> {
+        self.value.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("id", &self.id).field("class", &self.class).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Account {
+    /// Equal in number and class, and with the very same value.
+    fn eq(&self, other: &Account) -> bool {
+        let same_value = match (&self.value, &other.value) {
+            (Some(value), Some(other)) => Arc::ptr_eq(value, other),
+            (None, None) => true,
+            _ => false,
+        };
+        (self.id, self.class) == (other.id, other.class) && same_value
+    }
+}
+
+impl Eq for Account {}
 
 /// What a peer's greeting said of it. On a LAN without a secret it is a claim, protected by the address filter alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,12 +16,18 @@ pub enum LeaveReason {
     PeerClosed,
     /// The peer's system reset the connection: a crash, a kill, or an abortive close.
     PeerReset,
-    /// The peer's engine said goodbye for this reason, then closed.
-    PeerGoodbye(GoodbyeReason),
+    /// The peer's engine said goodbye, why, and with which code of its content's, if that it was; then it closed.
+    PeerGoodbye(Goodbye),
+    /// An encrypted session whose stream ended without a goodbye: the peer crashed, or somebody in between cut it off. What
+    /// was delivered before is whole.
+    Truncated,
 
     // --- the peer misbehaved
     /// Bytes that are no frame.
     Malformed(FrameError),
+    /// A record of an encrypted session did not open: it was changed, replayed, moved or left out on the way. Nothing of it
+    /// was delivered.
+    Tampered,
     /// It does not read what it is sent: over the limit of queued bytes or messages.
     SlowConsumer,
     /// No byte from it for the idle time-out.
@@ -84,14 +90,14 @@ pub enum Fault {
 
 impl LeaveReason {
     /// How many reasons there are, for tables of counters.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 22;
 
     /// Whose doing it was.
     pub fn fault(self) -> Fault {
         use LeaveReason::*;
         match self {
-            PeerClosed | PeerReset | PeerGoodbye(_) => Fault::PeerLeft,
-            Malformed(_) | SlowConsumer | Idle | Dribble | TooFast => Fault::PeerMisbehaved,
+            PeerClosed | PeerReset | PeerGoodbye(_) | Truncated => Fault::PeerLeft,
+            Malformed(_) | Tampered | SlowConsumer | Idle | Dribble | TooFast => Fault::PeerMisbehaved,
             Refused(_) => Fault::PeerIncompatible,
             Disconnected(_) | HandlerPanic | Declined => Fault::Content,
             Stopping | Superseded | PoolExhausted | Evicted | Overload => Fault::Policy,
@@ -103,7 +109,9 @@ impl LeaveReason {
     pub(crate) fn goodbye(self) -> Option<Goodbye> {
         use LeaveReason::*;
         let reason = match self {
-            PeerClosed | PeerReset | PeerGoodbye(_) | Unreachable | System => return None,
+            PeerClosed | PeerReset | PeerGoodbye(_) | Truncated | Tampered | Unreachable | System => {
+                return None;
+            }
             Malformed(_) | Dribble => GoodbyeReason::Malformed,
             SlowConsumer => GoodbyeReason::SlowConsumer,
             TooFast => GoodbyeReason::Flooding,
@@ -118,6 +126,13 @@ impl LeaveReason {
         };
         let code = if let Disconnected(code) = self { code } else { 0 };
         Some(Goodbye { reason, code })
+    }
+
+    /// Whether a peer that is cut off for it is told so first, where that can be done in a moment. Not: a peer that does not
+    /// read or is not there, and one whose bytes are not to be answered.
+    pub(crate) fn is_told_first(self) -> bool {
+        use LeaveReason::*;
+        matches!(self, Disconnected(_) | HandlerPanic | Stopping | Superseded | Evicted | Overload)
     }
 
     /// A number for each reason whatever it carries: an index below [`COUNT`](LeaveReason::COUNT) for counters. The
@@ -145,6 +160,8 @@ impl LeaveReason {
             TooFast => 17,
             Evicted => 18,
             Overload => 19,
+            Truncated => 20,
+            Tampered => 21,
         }
     }
 
@@ -171,6 +188,8 @@ impl LeaveReason {
             "too_fast",
             "evicted",
             "overload",
+            "truncated",
+            "tampered",
         ];
         LABELS.get(usize::from(code)).copied().unwrap_or("unknown")
     }
@@ -182,8 +201,13 @@ impl fmt::Display for LeaveReason {
         match self {
             PeerClosed => f.write_str("the peer closed the connection"),
             PeerReset => f.write_str("the peer reset the connection"),
-            PeerGoodbye(reason) => write!(f, "the peer said goodbye: {reason:?}"),
+            PeerGoodbye(Goodbye { reason: GoodbyeReason::Content, code }) => {
+                write!(f, "the peer's content said goodbye with code {code}")
+            }
+            PeerGoodbye(Goodbye { reason, .. }) => write!(f, "the peer said goodbye: {reason:?}"),
+            Truncated => f.write_str("the stream was cut off"),
             Malformed(error) => write!(f, "the peer sent bytes that are no frame: {error}"),
+            Tampered => f.write_str("what the peer sent was changed on the way"),
             SlowConsumer => f.write_str("the peer does not read what it is sent"),
             Idle => f.write_str("nothing came from the peer for too long"),
             Dribble => f.write_str("the peer began a frame and did not finish it in time"),
@@ -228,7 +252,7 @@ mod tests {
         let all = [
             PeerClosed,
             PeerReset,
-            PeerGoodbye(GoodbyeReason::Stopping),
+            PeerGoodbye(Goodbye { reason: GoodbyeReason::Stopping, code: 0 }),
             Malformed(FrameError::Zero),
             SlowConsumer,
             Idle,
@@ -246,6 +270,8 @@ mod tests {
             TooFast,
             Evicted,
             Overload,
+            Truncated,
+            Tampered,
         ];
         assert_eq!(all.len(), LeaveReason::COUNT);
         for (index, reason) in all.into_iter().enumerate() {

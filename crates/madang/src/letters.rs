@@ -70,6 +70,9 @@ pub(crate) enum Word {
     Evict { guest: GuestId },
     /// A job of `offload` is done.
     Finished(Finished),
+    /// A log-in was checked by a job: what it says, or the words of its panic.
+    #[cfg(feature = "wan")]
+    LogIn { embryo: EmbryoKey, verdict: Result<crate::Verdict, String> },
     /// A new outgoing link.
     Connect(LinkSpec),
     /// Let go of an outgoing link for good.

@@ -63,8 +63,11 @@ mod shard;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod slow;
+mod speech;
 mod timers;
 mod user;
+#[cfg(feature = "wan")]
+mod wan;
 
 pub use answer::Answer;
 pub use client::{Client, ClientBuilder, ForeignClient, LanClient};
@@ -76,16 +79,18 @@ pub use figures::{Figures, PoolFigures};
 pub use framing::ForeignFraming;
 pub use gate::{Prefix, Rule, RuleError, RuleKind, RuleLine, RuleSet, Rules, TurnedAway};
 pub use groups::GroupId;
-pub use handler::{Admission, Handler, Node, Peer, Sent};
+pub use handler::{Account, Admission, Handler, Node, Peer, Sent};
 pub use id::SessionId;
 pub use leave::{Fault, Leave, LeaveReason};
 pub use links::Link;
 pub use message::Message;
 pub use remote::Remote;
 pub use server::{ForeignServer, LanServer, Server, ServerBuilder, StopError, Stopped};
-pub use settings::{DriverChoice, Settings, WaitStrategy};
+pub use settings::{CipherSuite, DriverChoice, Secret, Settings, WaitStrategy};
 pub use slow::{SlowConsumers, WhenSlow};
 pub use user::{Lobby, User};
+#[cfg(feature = "wan")]
+pub use wan::{Credentials, LogIn, Verdict, WanClient, WanServer, keys};
 
 /// Packets and pools: `madang-packet`.
 pub use madang_packet as packet;

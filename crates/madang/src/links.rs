@@ -40,6 +40,8 @@ pub(crate) struct LinkState {
     pub(crate) pause: Duration,
     /// Why the last try failed, until it is told or forgotten.
     pub(crate) down: Option<LinkDown>,
+    /// Tries that a server did not answer: the next one takes the next of the pinned keys.
+    pub(crate) unanswered: usize,
     /// Its being down was told.
     pub(crate) told: bool,
     pub(crate) dropped: bool,
@@ -56,8 +58,15 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn add(&mut self, spec: LinkSpec) {
-        let state =
-            LinkState { pause: Duration::ZERO, down: None, told: false, dropped: false, redial: None, spec };
+        let state = LinkState {
+            pause: Duration::ZERO,
+            down: None,
+            unanswered: 0,
+            told: false,
+            dropped: false,
+            redial: None,
+            spec,
+        };
         self.links.push((state.spec.link, state));
     }
 
@@ -72,8 +81,17 @@ impl Links {
     /// Remembers why a try failed; the first reason of a try stands.
     pub(crate) fn note(&mut self, link: u32, why: LinkDown) {
         if let Some(state) = self.get(link) {
+            if state.down.is_none() && matches!(why, LinkDown::NoAnswer | LinkDown::Untrusted) {
+                state.unanswered += 1;
+            }
             state.down.get_or_insert(why);
         }
+    }
+
+    /// Which of the pinned keys the link tries now, counted on and on.
+    #[cfg(feature = "wan")]
+    pub(crate) fn pin_of(&mut self, link: u32) -> usize {
+        self.get(link).map_or(0, |state| state.unanswered)
     }
 
     /// The link has a session.

@@ -26,19 +26,16 @@ pub(crate) type JobState = Box<dyn Any>;
 /// Makes an offload thread's state. Called once on each thread, with the thread's number.
 pub(crate) type MakeState = Arc<dyn Fn(usize) -> JobState + Send + Sync>;
 
-/// The job itself: with the thread's state, to what is done with its result.
-pub(crate) type Run = Box<dyn FnOnce(&mut dyn Any) -> Then + Send>;
-
 /// A piece of work on its way to an offload thread.
 pub(crate) struct Job {
-    pub(crate) session: SessionId,
-    /// Whether the session's messages wait for it.
-    pub(crate) holds: bool,
+    /// Where its answer goes.
     pub(crate) shard: usize,
-    pub(crate) run: Run,
+    run: Run,
 }
 
-/// A job that is done, on its way back.
+type Run = Box<dyn FnOnce(&mut dyn Any) -> Word + Send>;
+
+/// A session's job that is done, on its way back.
 pub(crate) struct Finished {
     pub(crate) session: SessionId,
     pub(crate) holds: bool,
@@ -53,11 +50,23 @@ pub(crate) trait Jobs: Send + Sync {
 }
 
 impl Job {
-    /// Runs it, on whatever thread that is, and says what came of it.
-    pub(crate) fn perform(self, state: &mut dyn Any) -> (usize, Finished) {
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| (self.run)(state))).map_err(|panic| panic_text(&*panic));
-        (self.shard, Finished { session: self.session, holds: self.holds, outcome })
+    /// What `run` makes of the thread's state becomes the word that `answer` makes of it; of a panic, its message.
+    pub(crate) fn new<T>(
+        shard: usize,
+        run: impl FnOnce(&mut dyn Any) -> T + Send + 'static,
+        answer: impl FnOnce(Result<T, String>) -> Word + Send + 'static,
+    ) -> Job {
+        Job {
+            shard,
+            run: Box::new(move |state| {
+                answer(catch_unwind(AssertUnwindSafe(|| run(state))).map_err(|panic| panic_text(&*panic)))
+            }),
+        }
+    }
+
+    /// Runs it, on whatever thread that is, and says what came of it, to which shard.
+    pub(crate) fn perform(self, state: &mut dyn Any) -> (usize, Word) {
+        (self.shard, (self.run)(state))
     }
 }
 
@@ -131,9 +140,9 @@ pub(crate) fn start_threads(
             std::thread::Builder::new().name(format!("madang-offload-{number}")).spawn(move || {
                 let mut state = make_state(number);
                 while let Some(job) = queue.next() {
-                    let (shard, finished) = job.perform(&mut *state);
+                    let (shard, word) = job.perform(&mut *state);
                     if let Some(fabric) = fabric.upgrade() {
-                        fabric.mailboxes[shard].control(Word::Finished(finished));
+                        fabric.mailboxes[shard].control(word);
                     }
                 }
             })

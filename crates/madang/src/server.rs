@@ -20,7 +20,7 @@ pub enum LanServer {}
 impl LanServer {
     /// Begins a server on an address such as `10.0.0.5:7700`; port 0 asks for a free one.
     pub fn bind(address: &str) -> ServerBuilder {
-        ServerBuilder::new(Settings::default(), Protocol::Lan).bind(address)
+        ServerBuilder::new(Settings::default(), Protocol::Lan).bind_to(address)
     }
 
     /// Begins a server with settings from elsewhere.
@@ -37,7 +37,7 @@ pub enum ForeignServer {}
 impl ForeignServer {
     /// Begins a server on an address, with [`Settings::for_players`].
     pub fn bind(address: &str, framing: ForeignFraming) -> ServerBuilder {
-        ServerBuilder::new(Settings::for_players(), framing.0).bind(address)
+        ServerBuilder::new(Settings::for_players(), framing.0).bind_to(address)
     }
 
     /// Begins a server with settings from elsewhere.
@@ -51,17 +51,18 @@ impl ForeignServer {
 #[must_use = "a builder does nothing until it is started"]
 pub struct ServerBuilder {
     settings: Settings,
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
     make_state: crate::offload::MakeState,
-    problem: Option<SettingError>,
+    /// What was wrong with a call, told at the start.
+    pub(crate) problem: Option<SettingError>,
 }
 
 impl ServerBuilder {
-    fn new(settings: Settings, protocol: Protocol) -> ServerBuilder {
+    pub(crate) fn new(settings: Settings, protocol: Protocol) -> ServerBuilder {
         ServerBuilder { settings, protocol, make_state: no_state(), problem: None }
     }
 
-    fn bind(mut self, address: &str) -> ServerBuilder {
+    pub(crate) fn bind_to(mut self, address: &str) -> ServerBuilder {
         match address.parse() {
             Ok(address) => self.settings.bind = address,
             Err(_) => {

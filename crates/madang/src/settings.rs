@@ -1,7 +1,8 @@
 //! Everything that can be set, with its default and why.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Settings {
     pub unbuffered_sends_bytes_max: usize,
     /// Completions a turn, at most.
     pub turn_completions_max: usize,
+    /// WAN servers: handshakes worked out in a turn, at most; each takes about as long as a hundred messages. Log-ins that
+    /// come faster wait, messages do not.
+    pub turn_handshakes_max: usize,
     /// The time that a turn's completions should take; the batch is made smaller when it takes longer.
     pub turn_us_max: u64,
 
@@ -119,11 +123,11 @@ pub struct Settings {
     pub session_timers_max: usize,
 
     // --- time
-    /// A greeting must be complete so long after the accept.
+    /// A greeting, or a handshake and the log-in behind it, must be complete so long after the accept.
     pub greeting_timeout_ms: u64,
-    /// LAN: a side that has sent nothing for so long pings.
+    /// LAN and WAN: a side that has sent nothing for so long pings.
     pub heartbeat_ms: u64,
-    /// LAN: a peer that is silent for so long is dead.
+    /// LAN and WAN: a peer that is silent for so long is dead.
     pub dead_after_ms: u64,
     /// Foreign framings: a peer that is silent for so long is dead; 0 never.
     pub idle_timeout_ms: u64,
@@ -143,7 +147,7 @@ pub struct Settings {
     /// Links: a connect must succeed in this time.
     pub connect_timeout_ms: u64,
 
-    // --- who we are (LAN)
+    // --- who we are (LAN; of a WAN the versions)
     /// What this node does, like `chat`.
     pub service: String,
     /// Which one it is, like `chat-3`; unique in the cluster. Empty: no node, incarnations are not compared.
@@ -156,8 +160,19 @@ pub struct Settings {
     pub app_version_min: u32,
     /// Of the interface files; peers with another hash are refused. 0: not compared.
     pub schema_hash: u64,
-    /// A shared secret for sealed links. Not yet: see [`Settings::check`].
-    pub secret: String,
+    /// The secret that all nodes of a cluster share, at least 32 bytes: with it, and only then, LAN links are sealed, and
+    /// whoever does not know it is refused. 32 random bytes in hexadecimal digits are right; a password is not. (Needs
+    /// the crate's feature `wan`.)
+    pub secret: Secret,
+
+    // --- keys (WAN)
+    /// WAN servers: the files of the keys that are live, one to four, made by `madang keygen`. Clients may pin any of
+    /// them: so a new one can spread before the old one goes.
+    pub key_files: Vec<PathBuf>,
+    /// WAN clients: the public keys of the server, in hexadecimal digits; tried in turn while it does not answer.
+    pub server_keys: Vec<String>,
+    /// WAN: the ciphers that a server admits, and the first of them is what a client takes.
+    pub suites: Vec<CipherSuite>,
 
     // --- who may come (LAN)
     /// Let a LAN server bind and accept public addresses. Its framing is not protected: know what you do.
@@ -220,6 +235,91 @@ pub enum WaitStrategy {
     Spin,
 }
 
+/// A cipher of encrypted sessions, together with X25519 and SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum CipherSuite {
+    /// AES-256-GCM: the quickest where the processor has AES instructions, as all current PCs, consoles and phones do.
+    #[default]
+    AesGcm,
+    /// ChaCha20-Poly1305, for the rest.
+    #[serde(rename = "chacha-poly")]
+    ChaChaPoly,
+}
+
+#[cfg(feature = "wan")]
+impl CipherSuite {
+    pub(crate) fn wire(self) -> madang_wire::wan::Suite {
+        match self {
+            CipherSuite::AesGcm => madang_wire::wan::Suite::AesGcm,
+            CipherSuite::ChaChaPoly => madang_wire::wan::Suite::ChaChaPoly,
+        }
+    }
+}
+
+/// A secret of the settings. Prints as `***`; with the feature `wan` it is wiped when dropped.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Whether none was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[cfg(feature = "wan")]
+    fn check(&self) -> Result<(), SettingError> {
+        self.link_secret().map(drop)
+    }
+
+    #[cfg(not(feature = "wan"))]
+    fn check(&self) -> Result<(), SettingError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let problem = "this program was built without the feature `wan`, which seals links; build with it, or leave it out";
+        Err(SettingError::new("secret", problem))
+    }
+
+    /// What sealed links are made with; `None` for plain ones.
+    #[cfg(feature = "wan")]
+    pub(crate) fn link_secret(&self) -> Result<Option<madang_wire::wan::LinkSecret>, SettingError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        madang_wire::wan::LinkSecret::derive(&self.0)
+            .map(Some)
+            .map_err(|error| SettingError::new("secret", error.to_string()))
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(secret: &str) -> Secret {
+        Secret(secret.to_owned())
+    }
+}
+
+impl From<String> for Secret {
+    fn from(secret: String) -> Secret {
+        Secret(secret)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "(none)" } else { "***" })
+    }
+}
+
+#[cfg(feature = "wan")]
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -237,6 +337,7 @@ impl Default for Settings {
             own_file_table: false,
             unbuffered_sends_bytes_max: 0,
             turn_completions_max: 256,
+            turn_handshakes_max: 1,
             turn_us_max: 500,
             nodelay: true,
             keepalive_ms: 0,
@@ -280,7 +381,10 @@ impl Default for Settings {
             app_version: 0,
             app_version_min: 0,
             schema_hash: 0,
-            secret: String::new(),
+            secret: Secret::default(),
+            key_files: Vec::new(),
+            server_keys: Vec::new(),
+            suites: vec![CipherSuite::AesGcm, CipherSuite::ChaChaPoly],
             allow_public: false,
             allowed_peers: Vec::new(),
             rules_file: String::new(),
@@ -297,7 +401,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults for players under a foreign framing: tighter queues, because there are many and any may be slow, and
+    /// The defaults for players, encrypted or under a foreign framing: tighter queues, because there are many and any may be slow, and
     /// limits on what each may send: several times what a busy game client does (60 messages of 200 bytes a second).
     pub fn for_players() -> Settings {
         Settings {
@@ -306,6 +410,8 @@ impl Settings {
             queue_hard_bytes: 1 << 20,
             queue_hard_messages: 1_024,
             frame_limit_bytes: 16 << 10,
+            heartbeat_ms: 10_000,
+            dead_after_ms: 30_000,
             recv_messages_per_s: 300,
             recv_bytes_per_s: 128 << 10,
             recv_decoded_bytes_per_s: 512 << 10,
@@ -383,6 +489,7 @@ impl Settings {
             ("embryos_max", self.embryos_max as u64),
             ("recv_buffers", u64::from(self.recv_buffers)),
             ("turn_completions_max", self.turn_completions_max as u64),
+            ("turn_handshakes_max", self.turn_handshakes_max as u64),
             ("turn_us_max", self.turn_us_max),
             ("backlog", u64::from(self.backlog)),
             ("queue_soft_bytes", self.queue_soft_bytes as u64),
@@ -469,12 +576,10 @@ impl Settings {
                 return wrong(key, "at most 64 bytes, no control characters");
             }
         }
-        if !self.secret.is_empty() {
-            return wrong(
-                "secret",
-                "sealed links are not there yet (they come with the WAN framing); leave it out",
-            );
+        if self.suites.is_empty() {
+            return wrong("suites", "name at least one: aes-gcm, chacha-poly");
         }
+        self.secret.check()?;
         Ok(())
     }
 }

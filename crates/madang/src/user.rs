@@ -125,5 +125,5 @@ impl Content {
 
 /// A peer before its greeting.
 pub(crate) fn stranger(remote: SocketAddr, local: SocketAddr) -> Peer {
-    Peer { remote, local, node: None }
+    Peer { remote, local, node: None, account: None }
 }

@@ -1,6 +1,7 @@
 //! Keys that people and files hand us: the server's key pairs and the secret of sealed links.
 
 use std::fmt;
+use std::str::FromStr;
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use ring::{digest, hkdf};
@@ -50,6 +51,11 @@ impl SecretKey {
         Self(Secret::take(bytes))
     }
 
+    /// The key whose 64 hexadecimal digits these are, or nothing.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        from_hex(digits).map(|mut bytes| Self::from_bytes(&mut bytes))
+    }
+
     /// The half that clients pin.
     pub fn public(&self) -> PublicKey {
         PublicKey(MontgomeryPoint::mul_base_clamped(*self.0.bytes()).to_bytes())
@@ -88,6 +94,19 @@ impl PublicKey {
         KeyId(hash.as_ref().first_chunk().copied().unwrap_or_default())
     }
 }
+
+impl FromStr for PublicKey {
+    type Err = NotAPublicKey;
+
+    fn from_str(digits: &str) -> Result<Self, NotAPublicKey> {
+        from_hex(digits).map(Self).ok_or(NotAPublicKey)
+    }
+}
+
+/// A text is not the 64 hexadecimal digits of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a public key: 64 hexadecimal digits expected")]
+pub struct NotAPublicKey;
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,4 +185,18 @@ impl fmt::Debug for LinkSecret {
 pub struct LinkSecretTooShort {
     /// Bytes of the secret given.
     pub len: usize,
+}
+
+/// Reads 64 hexadecimal digits of either case.
+fn from_hex(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if digits.len() != bytes.len().saturating_mul(2) {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let [high, low]: [u8; 2] = pair.try_into().ok()?;
+        let (high, low) = (char::from(high).to_digit(16)?, char::from(low).to_digit(16)?);
+        *byte = u8::try_from(high << 4 | low).ok()?;
+    }
+    Some(bytes)
 }

@@ -41,6 +41,7 @@ use self::nodes::Nodes;
 use self::table::{Table, Verdict};
 use crate::error::{Error, ErrorKind};
 use crate::figures::Count;
+use crate::framing::Protocol;
 use crate::letters::{Adoption, Report, Word};
 use crate::planted::{Planted, planted};
 use crate::shard::{Core, ErrorGate, Timer};
@@ -59,6 +60,8 @@ pub(crate) struct Gate {
     door: Door,
     /// Peers greet before they have a place.
     greets: bool,
+    /// Peers are servers of ours.
+    is_lan: bool,
     rules: Arc<RuleBook>,
     table: Box<Table>,
     limits: Limits,
@@ -108,19 +111,21 @@ impl Gate {
     /// `secret`: chance, from the driver.
     pub(crate) fn new(
         listener: Listener,
-        greets: bool,
+        protocol: &Protocol,
         settings: &Settings,
         rules: &Arc<RuleBook>,
         secret: [u8; 16],
         now: Time,
     ) -> Gate {
-        let accept_rate = settings.accept_rate(greets);
+        let is_lan = protocol.is_lan();
+        let accept_rate = settings.accept_rate(is_lan);
         Gate {
             door: Door::Open(listener),
-            greets,
+            greets: protocol.greets(),
+            is_lan,
             rules: Arc::clone(rules),
             table: rules.table(),
-            limits: Limits::new(PrefixLimits::new(settings, greets), secret),
+            limits: Limits::new(PrefixLimits::new(settings, is_lan), secret),
             pacing: (accept_rate > 0).then(|| Pacing {
                 // A tenth of a second's worth at once: what a turn may take in.
                 pace: Pace::new(accept_rate, (accept_rate / 10).max(64)),
@@ -190,7 +195,7 @@ impl Gate {
         if !matches!(self.door, Door::Open(_)) {
             return Err(TurnedAway::Closing);
         }
-        if self.greets && !is_inside(remote.ip(), &core.fabric.settings) {
+        if self.is_lan && !is_inside(remote.ip(), &core.fabric.settings) {
             return Err(TurnedAway::Outsider);
         }
         if let Some(table) = self.rules.fresh() {

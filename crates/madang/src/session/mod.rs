@@ -23,11 +23,11 @@ use std::ops::{Deref, DerefMut};
 
 use madang_driver::{Conn, Time};
 use madang_packet::PacketMut;
-use madang_wire::lan::LanFraming;
 
 use crate::framing::Guarded;
 use crate::groups::GroupId;
 use crate::shard::Flood;
+use crate::speech::Speech;
 use crate::timers::TimerKey;
 use crate::user::AnyUser;
 use crate::{LeaveReason, Peer, SessionId};
@@ -86,12 +86,12 @@ pub(crate) struct Session {
     /// Bytes of the stream that wait: the start of a frame, or all that came during a hold.
     pub(crate) inbox: Option<PacketMut>,
     pub(crate) last_heard: Time,
-    /// LAN: something was sent since the last periodic look.
+    /// Something was sent since the last periodic look.
     pub(crate) spoke: bool,
     /// The longest message that may be sent to this peer.
     pub(crate) send_limit: u32,
-    /// LAN: which kinds may come next.
-    pub(crate) lan: Option<LanFraming>,
+    /// How its frames lie in its bytes.
+    pub(crate) speech: Speech,
 }
 
 impl Session {

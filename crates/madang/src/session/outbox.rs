@@ -140,6 +140,32 @@ impl Queues {
         node.packet.as_ref().map(|packet| (packet.len(), node.author))
     }
 
+    /// The packet in front.
+    #[cfg(feature = "wan")]
+    pub(crate) fn peek(&self, outbox: &Outbox) -> Option<&Packet> {
+        self.nodes.get(outbox.head as usize)?.packet.as_ref()
+    }
+
+    /// The entry in front is about to leave in pieces: if it is droppable, it is so no more.
+    #[cfg(feature = "wan")]
+    pub(crate) fn settle_front(&mut self, outbox: &mut Outbox, latest: &mut Latest) {
+        if self.nodes.get(outbox.head as usize).is_none_or(|node| node.author != Author::Droppable) {
+            return;
+        }
+        let Some((packet, _)) = self.pop(outbox) else { return };
+        latest.forget_sent(self);
+        let bytes = packet.len();
+        let at = self.node(packet, Author::Content);
+        self.nodes[at as usize].next = outbox.head;
+        outbox.head = at;
+        if outbox.tail == NIL {
+            outbox.tail = at;
+        }
+        outbox.len += 1;
+        outbox.bytes += bytes as u32;
+        self.bytes += bytes;
+    }
+
     /// Takes the entry in front.
     pub(crate) fn pop(&mut self, outbox: &mut Outbox) -> Option<(Packet, Author)> {
         let mut front = None;

@@ -4,6 +4,10 @@
 //!   server:  adopted ─► ExpectGreeting ─► ExpectPlace ─► session
 //!   client:  Connecting ─► ExpectWelcome ─────────────► session (of a link)
 //!            any of them ─► Refusing (a last word, then close) or Aborting ─► gone
+//!
+//!   with a handshake before (handshake.rs):
+//!   server:  adopted ─► ExpectPreamble (─► ExpectTurn) ─► ExpectLogIn (─► ExpectVerdict) ─► ExpectPlace
+//!   client:  Connecting ─► ExpectAnswer ─► ExpectWelcome
 //! ```
 //!
 //! They live outside the session slots, have one deadline for all of it, and take the bytes of a greeting and no more:
@@ -12,8 +16,9 @@
 use std::sync::Arc;
 
 use madang_driver::{AttachError, Conn, Driver, NetError, Outgoing, RecvEnd};
+use madang_packet::PacketMut;
 use madang_wire::lan::{self, Greeting, LanFraming, Refusal, RefusalReason};
-use madang_wire::{Find, FrameError, Kind};
+use madang_wire::{FrameError, Kind, Next};
 
 use super::connections::Owner;
 use super::core::after;
@@ -24,8 +29,12 @@ use crate::figures::Count;
 use crate::gate::GuestId;
 use crate::letters::{Adoption, EmbryoKey, Report};
 use crate::planted::{Planted, planted};
+use crate::speech::Speech;
 use crate::user::stranger;
 use crate::{Node, Peer};
+
+/// Bytes of frames that an embryo may have waiting for its send: a few dozen, and a peer that takes none of them is gone.
+const SAID_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes behind a greeting that wait for the place: a peer that has more to say before it is welcome is paused.
 const HELD_BYTES_MAX: usize = 64 << 10;
@@ -42,7 +51,12 @@ impl<D: Driver> Shard<D> {
         match self.driver.attach(incoming) {
             Ok(conn) if placed => self.join_directly(conn, peer, origin),
             Ok(conn) => {
-                let index = self.embryo(conn, peer, Stage::ExpectGreeting, origin);
+                let stage = match &self.core.fabric.protocol {
+                    #[cfg(feature = "wan")]
+                    crate::framing::Protocol::Wan(_) => Stage::ExpectPreamble,
+                    _ => Stage::ExpectGreeting,
+                };
+                let index = self.embryo(conn, peer, stage, origin);
                 self.embryo_receive(index);
             }
             // The next turn tries again: there is room after a poll at the earliest.
@@ -71,10 +85,12 @@ impl<D: Driver> Shard<D> {
     pub(super) fn embryo(&mut self, conn: Conn, peer: Peer, stage: Stage, origin: Origin) -> u32 {
         let key = self.embryos.reserve();
         let settings = &self.core.fabric.settings;
+        let is_lan = self.core.fabric.protocol.is_lan();
         let (patience, lan) = match origin {
             Origin::Link(_) => (settings.connect_timeout_ms, LanFraming::client(self.frame_limit)),
             Origin::Gate { .. } => (settings.greeting_timeout_ms, LanFraming::server(self.frame_limit)),
         };
+        let speech = if is_lan { Speech::Plain(lan) } else { Speech::Foreign };
         let deadline = self.core.timers.set(after(self.core.now, patience), Timer::Greeting(key));
         self.embryos.fill(
             key,
@@ -83,8 +99,11 @@ impl<D: Driver> Shard<D> {
                 conn,
                 peer,
                 stage,
-                lan,
+                speech,
+                #[cfg(feature = "wan")]
+                handshake: None,
                 inbox: None,
+                outbox: None,
                 connecting: stage == Stage::Connecting,
                 receiving: false,
                 sending: false,
@@ -112,14 +131,7 @@ impl<D: Driver> Shard<D> {
                     self.promote(embryo);
                     return;
                 }
-                embryo.stage = Stage::ExpectWelcome;
-                let mut frame = [0; lan::CONTROL_FRAME_MAX];
-                let len = self
-                    .core
-                    .own_greeting(self.frame_limit)
-                    .to_frame(&mut frame)
-                    .expect("the names were checked");
-                self.embryo_send(index, &frame[..len]);
+                self.embryo_begins(index);
                 self.embryo_receive(index);
             }
             // It came through although it was called off, or it failed: either way nothing is in flight.
@@ -136,6 +148,25 @@ impl<D: Driver> Shard<D> {
                 self.embryo_gone(index, down);
             }
         }
+    }
+
+    /// A link is connected: the first word is ours.
+    fn embryo_begins(&mut self, index: u32) {
+        #[cfg(feature = "wan")]
+        if self.core.fabric.seals() {
+            return self.begin_handshake(index);
+        }
+        self.greet(index);
+    }
+
+    /// The client's greeting.
+    pub(super) fn greet(&mut self, index: u32) {
+        let Some(embryo) = self.embryos.get(index) else { return };
+        embryo.stage = Stage::ExpectWelcome;
+        let mut frame = [0; lan::CONTROL_FRAME_MAX];
+        let greeting = self.core.own_greeting(self.frame_limit);
+        let len = greeting.to_frame(&mut frame).expect("the names were checked");
+        self.embryo_say(index, &frame[..len]);
     }
 
     pub(super) fn embryo_receive(&mut self, index: u32) {
@@ -155,11 +186,8 @@ impl<D: Driver> Shard<D> {
         let Some(embryo) = self.embryos.get(index) else { return };
         embryo.receiving = more;
         let serial = embryo.serial;
-        match embryo.stage {
-            Stage::ExpectGreeting | Stage::ExpectWelcome | Stage::ExpectPlace => {
-                self.embryo_bytes(index, bytes)
-            }
-            Stage::Refusing | Stage::Aborting | Stage::Connecting => {}
+        if embryo.stage.listens() {
+            self.embryo_bytes(index, bytes);
         }
         // It may have become a session, or be gone.
         match self.embryos.get(index) {
@@ -174,11 +202,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn embryo_bytes(&mut self, index: u32, mut bytes: &mut [u8]) {
+    pub(super) fn embryo_bytes(&mut self, index: u32, mut bytes: &mut [u8]) {
         // A stranger's bytes are a greeting and what lies right behind it: small, so they are gathered before a look.
         let Some(embryo) = self.embryos.get(index) else { return };
         let mut kept = embryo.inbox.take();
-        if kept.is_none() && embryo.stage == Stage::ExpectPlace {
+        if kept.is_none() && embryo.stage.waits() {
             kept = self.core.magazine.packet(bytes.len()).ok();
         }
         let Some(mut kept) = kept else {
@@ -202,7 +230,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let Some(embryo) = self.embryos.get(index) else { return };
-        if !matches!(embryo.stage, Stage::ExpectGreeting | Stage::ExpectWelcome | Stage::ExpectPlace) {
+        if !embryo.stage.listens() {
             return;
         }
         let Ok(mut inbox) = self.core.magazine.packet(rest.len()) else {
@@ -226,27 +254,34 @@ impl<D: Driver> Shard<D> {
         let mut used = 0;
         loop {
             let Some(embryo) = self.embryos.get(index) else { return bytes.len() };
-            if !matches!(embryo.stage, Stage::ExpectGreeting | Stage::ExpectWelcome) {
-                return used;
-            }
             let rest = &mut bytes[used..];
-            let opened = match embryo.lan.find(rest) {
-                Ok(Find::Frame { len }) => {
-                    used += len;
-                    embryo.lan.open(&rest[..len])
+            match embryo.stage {
+                Stage::ExpectGreeting | Stage::ExpectWelcome => {}
+                #[cfg(feature = "wan")]
+                Stage::ExpectLogIn => {}
+                #[cfg(feature = "wan")]
+                Stage::ExpectPreamble | Stage::ExpectAnswer => {
+                    let Some(taken) = self.embryo_handshake(index, rest) else { return used };
+                    used += taken;
+                    continue;
                 }
-                Ok(Find::Need { .. }) => return used,
-                Err(error) => Err(error),
-            };
-            let opened = match opened {
-                Ok(opened) => opened,
+                _ => return used,
+            }
+            let (len, opened) = match embryo.speech.next(rest) {
+                Ok(Next::Frame { len, opened }) => (len, opened),
+                Ok(Next::Need { .. }) => return used,
                 Err(error) => {
                     self.embryo_malformed(index, error);
                     return bytes.len();
                 }
             };
+            used += len;
             let payload = &rest[opened.payload];
             match opened.kind {
+                #[cfg(feature = "wan")]
+                Kind::Greeting if self.has_to_seal(index) => self.seal_link(index, &rest[..len]),
+                #[cfg(feature = "wan")]
+                Kind::LogIn => self.log_in(index, payload),
                 Kind::Greeting => self.greeted(index, payload),
                 Kind::Refusal => {
                     let reason = Refusal::from_payload(payload)
@@ -303,7 +338,7 @@ impl<D: Driver> Shard<D> {
             _ if !waits => {}
             Ok(()) => {
                 let embryo = self.remove_embryo(index).expect("it was just there");
-                debug_assert_eq!(embryo.lan.expect(), lan::Expect::Traffic, "it has greeted");
+                debug_assert_eq!(embryo.speech.expect(), lan::Expect::Traffic, "it has greeted");
                 self.promote(embryo);
             }
             Err(reason) => self.refuse(index, reason),
@@ -323,22 +358,54 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Says no, in words that the peer can read, and closes behind them.
-    fn refuse(&mut self, index: u32, reason: RefusalReason) {
+    pub(super) fn refuse(&mut self, index: u32, reason: RefusalReason) {
         let Some(embryo) = self.embryos.get(index) else { return };
         let remote = embryo.peer.remote;
         embryo.stage = Stage::Refusing;
         self.core.error_of(ErrorKind::Refused(reason), None, Some(remote));
         let mut frame = [0; lan::CONTROL_FRAME_MAX];
         let len = Refusal { reason, text: "" }.to_frame(&mut frame).expect("a refusal fits its room");
-        self.embryo_send(index, &frame[..len]);
+        self.embryo_say(index, &frame[..len]);
     }
 
-    fn embryo_send(&mut self, index: u32, frame: &[u8]) {
+    /// Says a frame of the engine's: now, or behind the send that is in flight.
+    pub(super) fn embryo_say(&mut self, index: u32, frame: &[u8]) {
         let Some(embryo) = self.embryos.get(index) else { return };
-        let Ok(mut packet) = self.core.magazine.packet_past_budget(frame.len()) else {
-            return self.embryo_abort(index);
+        let mut said = match embryo.outbox.take() {
+            Some(said) => said,
+            None => match self.core.magazine.packet_past_budget(frame.len()) {
+                Ok(fresh) => fresh,
+                Err(_) => return self.embryo_abort(index),
+            },
         };
-        packet.bytes(frame);
+        said.bytes(frame);
+        if said.is_exhausted() || said.len() > SAID_BYTES_MAX {
+            return self.embryo_abort(index);
+        }
+        embryo.outbox = Some(said);
+        if !embryo.sending {
+            self.embryo_flush(index);
+        }
+    }
+
+    /// Sends what was said, sealed where it has to be.
+    fn embryo_flush(&mut self, index: u32) {
+        let Some(embryo) = self.embryos.get(index) else { return };
+        let Some(said) = embryo.outbox.take() else { return };
+        match &mut embryo.speech {
+            #[cfg(feature = "wan")]
+            Speech::Sealed(records) => match records.seal_all(&said, &self.core.magazine) {
+                Ok(record) => self.embryo_send(index, record),
+                Err(_) => self.embryo_abort(index),
+            },
+            Speech::Plain(_) | Speech::Foreign => self.embryo_send(index, said),
+        }
+    }
+
+    /// Submits bytes as they are; no send is in flight.
+    pub(super) fn embryo_send(&mut self, index: u32, packet: PacketMut) {
+        let Some(embryo) = self.embryos.get(index) else { return };
+        debug_assert!(!embryo.sending, "one send at a time");
         let mut outgoing = self.spare.pop().unwrap_or_default();
         outgoing.push(packet.freeze());
         embryo.sending = true;
@@ -371,6 +438,9 @@ impl<D: Driver> Shard<D> {
                 }
                 self.recycle(outgoing);
                 let embryo = self.embryos.get(index).expect("it was just there");
+                if embryo.outbox.is_some() && embryo.stage != Stage::Aborting {
+                    return self.embryo_flush(index);
+                }
                 if embryo.stage == Stage::Refusing && !embryo.eof {
                     self.driver.half_close(conn);
                     self.embryo_receive(index);
@@ -400,18 +470,20 @@ impl<D: Driver> Shard<D> {
         embryo.eof = true;
         match embryo.stage {
             Stage::Refusing | Stage::Aborting => self.embryo_advance(index),
+            #[cfg(feature = "wan")]
+            Stage::ExpectAnswer => self.embryo_down(index, LinkDown::NoAnswer),
             _ => self.embryo_down(index, LinkDown::NoWelcome),
         }
     }
 
-    fn embryo_malformed(&mut self, index: u32, error: FrameError) {
+    pub(super) fn embryo_malformed(&mut self, index: u32, error: FrameError) {
         let remote = self.embryos.get(index).map(|embryo| embryo.peer.remote);
         self.core.error_of(ErrorKind::Malformed(error), None, remote);
         self.embryo_down(index, LinkDown::NoWelcome);
     }
 
     /// It will not become a session: remember why for its link, and reset it.
-    fn embryo_down(&mut self, index: u32, why: LinkDown) {
+    pub(super) fn embryo_down(&mut self, index: u32, why: LinkDown) {
         if let Some(link) = self.embryos.get(index).and_then(|embryo| embryo.link()) {
             self.links.note(link, why);
         }

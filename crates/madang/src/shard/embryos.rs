@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use madang_driver::Conn;
 use madang_packet::PacketMut;
-use madang_wire::lan::LanFraming;
 
 use crate::Peer;
 use crate::gate::GuestId;
 use crate::letters::EmbryoKey;
+use crate::speech::Speech;
 use crate::timers::TimerKey;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,42 @@ pub(super) enum Stage {
     ExpectPlace,
     /// The client's side: the server's greeting and welcome come.
     ExpectWelcome,
+    /// The server's side of a WAN: the preamble comes.
+    #[cfg(feature = "wan")]
+    ExpectPreamble,
+    /// The server's side of a WAN: the preamble is there and waits for its handshake to be worked out.
+    #[cfg(feature = "wan")]
+    ExpectTurn,
+    /// The client's side of a handshake: the server's part of it comes.
+    #[cfg(feature = "wan")]
+    ExpectAnswer,
+    /// The server's side of a WAN: the log-in comes.
+    #[cfg(feature = "wan")]
+    ExpectLogIn,
+    /// The server's side of a WAN: the log-in is checked on another thread.
+    #[cfg(feature = "wan")]
+    ExpectVerdict,
     /// A last word goes out, then the close.
     Refusing,
     /// Reset; the operations in flight come back.
     Aborting,
+}
+
+impl Stage {
+    /// Whether what the peer sends is of interest.
+    pub(super) fn listens(self) -> bool {
+        !matches!(self, Stage::Connecting | Stage::Refusing | Stage::Aborting)
+    }
+
+    /// Whether it waits for an answer of our own, and what the peer sends meanwhile is kept.
+    pub(super) fn waits(self) -> bool {
+        match self {
+            Stage::ExpectPlace => true,
+            #[cfg(feature = "wan")]
+            Stage::ExpectTurn | Stage::ExpectVerdict => true,
+            _ => false,
+        }
+    }
 }
 
 pub(super) struct Embryo {
@@ -32,8 +64,13 @@ pub(super) struct Embryo {
     pub(super) conn: Conn,
     pub(super) peer: Peer,
     pub(super) stage: Stage,
-    pub(super) lan: LanFraming,
+    pub(super) speech: Speech,
+    /// A handshake under way; afterwards its hash, for the log-in.
+    #[cfg(feature = "wan")]
+    pub(super) handshake: Option<Box<super::handshake::Handshake>>,
     pub(super) inbox: Option<PacketMut>,
+    /// Frames that wait for the send in flight.
+    pub(super) outbox: Option<PacketMut>,
     /// The driver holds a connect, a receive, a send of it.
     pub(super) connecting: bool,
     pub(super) receiving: bool,

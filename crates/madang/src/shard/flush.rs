@@ -17,6 +17,8 @@ use madang_packet::{Packet, PacketMut};
 use madang_wire::{Framing, Kind, SealError, be32, lan, seal_frame};
 
 use super::callbacks::Call;
+#[cfg(feature = "wan")]
+use super::records::Sealer;
 use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
@@ -24,6 +26,8 @@ use crate::framing::{Guarded, Wire};
 use crate::planted::{Planted, planted};
 use crate::session::{Author, Gait, Life, Outbox, Queues};
 use crate::settings::ms;
+#[cfg(feature = "wan")]
+use crate::speech::Speech;
 use crate::{LeaveReason, Sent};
 
 /// Packets up to this are copied into the chunk, larger ones go out in place. A copy of 4 KiB costs about 0.1 µs, a piece of
@@ -32,10 +36,10 @@ const COPY_MAX: usize = 4 << 10;
 
 /// One send carries about so much; the rest leaves with the next. Above what a socket takes at once, so that it does not
 /// cost a send, and small enough that a slow peer does not turn its whole queue into chunks.
-const SEND_BYTES_MAX: usize = 256 << 10;
+pub(super) const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// The largest chunk: what does not fit starts another.
-const CHUNK_MAX: usize = 60 << 10;
+pub(super) const CHUNK_MAX: usize = 60 << 10;
 
 impl<D: Driver> Shard<D> {
     /// Sends what the dirty sessions have queued; with `urgent_only`, of those alone that cannot wait for the tick.
@@ -116,8 +120,14 @@ impl<D: Driver> Shard<D> {
     fn compose(&mut self, local: u32, outgoing: &mut Outgoing, sent: &mut Sent) -> Result<(), Unsendable> {
         let Some((session, details)) = self.core.sessions.both(local) else { return Ok(()) };
         let (wire, magazine, queues) = (&mut self.wire, &self.core.magazine, &mut self.core.queues);
+        #[cfg(feature = "wan")]
+        if let Speech::Sealed(records) = &mut session.speech {
+            let (outbox, latest, counters) =
+                (&mut session.outbox, &mut details.latest, &mut self.core.counters);
+            return Sealer { records, queues, outbox, latest, magazine, counters, outgoing, sent }.seal();
+        }
         let head = match wire {
-            Wire::Lan => lan::HEADER,
+            Wire::Own => lan::HEADER,
             Wire::Be32(_) => be32::HEADER,
             Wire::Custom(_) => {
                 details.framing.as_ref().expect("a foreign session has its framing").overhead().total()
@@ -147,7 +157,7 @@ impl<D: Driver> Shard<D> {
                     (into.capacity().max(CHUNK_MAX) - into.len()).min(SEND_BYTES_MAX.saturating_sub(total));
                 let run = Run { queues, outbox: &mut session.outbox, into, most, sent };
                 total += match wire {
-                    Wire::Lan => run.copy(|len| lan::header(Kind::Message, len)),
+                    Wire::Own => run.copy(|len| lan::header(Kind::Message, len)),
                     Wire::Be32(_) => run.copy(be32::header),
                     Wire::Custom(_) => {
                         let framing = details.framing.as_mut().expect("a foreign session has its framing");
@@ -158,7 +168,7 @@ impl<D: Driver> Shard<D> {
             }
             let (packet, _) = queues.pop(&mut session.outbox).expect("it was just looked at");
             match wire {
-                Wire::Lan => into.bytes(&lan::header(Kind::Message, len as u32)),
+                Wire::Own => into.bytes(&lan::header(Kind::Message, len as u32)),
                 Wire::Be32(_) => into.bytes(&be32::header(len as u32)),
                 Wire::Custom(_) => unreachable!("a foreign framing seals in the chunk"),
             };
@@ -279,7 +289,7 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-enum Unsendable {
+pub(super) enum Unsendable {
     NoMemory,
     Seal(SealError),
 }

@@ -42,13 +42,12 @@ impl<D: Driver> Shard<D> {
                     return self.promote_failed(embryo);
                 }
             },
-            Wire::Lan | Wire::Be32(_) => None,
+            Wire::Own | Wire::Be32(_) => None,
         };
-        let link = embryo.link();
-        let Embryo { conn, peer, lan, mut inbox, receiving, paused, send_limit, origin, sending, .. } =
+        let (link, sending) = (embryo.link(), embryo.sending);
+        let Embryo { conn, peer, speech, mut inbox, outbox, receiving, paused, send_limit, origin, .. } =
             embryo;
-        debug_assert!(!sending || link.is_some(), "only a client's greeting may still be on its way");
-        let greets = matches!(self.wire, Wire::Lan);
+        let greets = matches!(self.wire, Wire::Own);
         let mut details = Details::new(peer.clone(), self.core.now);
         details.link = link;
         details.exempt = matches!(origin, Origin::Gate { exempt: true, .. });
@@ -77,7 +76,7 @@ impl<D: Driver> Shard<D> {
             last_heard: self.core.now,
             spoke: false,
             send_limit,
-            lan: greets.then_some(lan),
+            speech,
         };
         self.core.sessions.fill(local, session, details);
         if let Some(intakes) = &mut self.core.intakes {
@@ -86,6 +85,9 @@ impl<D: Driver> Shard<D> {
         self.connections.set(conn, Owner::Session(local));
         self.core.fabric.directory.enter(id);
         self.core.counters.add(Count::Sessions, 1);
+        if let Some(said) = outbox {
+            self.core.queue_control(local, &said);
+        }
         if greets && link.is_none() {
             self.welcome(local, id);
         }
@@ -148,7 +150,7 @@ impl<D: Driver> Shard<D> {
         None
     }
 
-    /// The server's greeting and the welcome: ahead of whatever content sends.
+    /// On a LAN the server's greeting, and the welcome: ahead of whatever content sends.
     fn welcome(&mut self, local: u32, id: SessionId) {
         let settings = &self.core.fabric.settings;
         let welcome = Welcome {
@@ -157,8 +159,11 @@ impl<D: Driver> Shard<D> {
             dead_after_ms: settings.dead_after_ms as u32,
         };
         let mut frames = [0; 2 * lan::CONTROL_FRAME_MAX];
-        let mut len =
-            self.core.own_greeting(self.frame_limit).to_frame(&mut frames).expect("the names were checked");
+        let mut len = 0;
+        if self.core.fabric.protocol.is_lan() {
+            let greeting = self.core.own_greeting(self.frame_limit);
+            len += greeting.to_frame(&mut frames).expect("the names were checked");
+        }
         len += welcome.to_frame(&mut frames[len..]).expect("the heartbeat was checked");
         self.core.queue_control(local, &frames[..len]);
     }

@@ -28,7 +28,8 @@ impl<D: Driver> Shard<D> {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         let Life::Leaving(Gait::Decided { graceful }) = session.life else { return };
         let id = session.id;
-        if details.deadline.is_none() {
+        let first = details.deadline.is_none();
+        if first {
             let at = after(self.core.now, self.core.fabric.settings.leave_timeout_ms);
             details.deadline = Some(self.core.timers.set(at, Timer::Leave { local, id }));
             self.withdraw_from_everything(local);
@@ -53,7 +54,11 @@ impl<D: Driver> Shard<D> {
                 self.core.queues.clear(&mut session.outbox);
             }
         }
-        if graceful {
+        if graceful || first && self.is_told_first(local) {
+            if !graceful {
+                let Some((session, details)) = self.core.sessions.both(local) else { return };
+                details.unsent += self.core.queues.clear(&mut session.outbox);
+            }
             self.say_goodbye(local);
             if let Some(session) = self.core.sessions.get_mut(local) {
                 session.life = Life::Leaving(Gait::Flushing);
@@ -88,9 +93,20 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Whether somebody who is cut off on an encrypted session hears why: what is queued is dropped, the goodbye goes out
+    /// alone, and a peer that takes it is gone as soon as with a reset. Not behind a send that is still in flight: who does
+    /// not read is reset at once.
+    fn is_told_first(&mut self, local: u32) -> bool {
+        let abortive = self.core.fabric.settings.abortive_close;
+        self.core.sessions.both(local).is_some_and(|(session, details)| {
+            let told = details.reason.is_some_and(LeaveReason::is_told_first);
+            told && !abortive && session.speech.can_say_goodbye() && !session.sending && !session.eof
+        })
+    }
+
     /// The engine's last word to a peer that can still read it.
     fn say_goodbye(&mut self, local: u32) {
-        let Wire::Lan = self.wire else { return };
+        let Wire::Own = self.wire else { return };
         let Some(details) = self.core.sessions.details(local) else { return };
         let Some(goodbye) = details.reason.and_then(LeaveReason::goodbye) else { return };
         let mut frame = [0; madang_wire::lan::CONTROL_FRAME_MAX];

@@ -60,6 +60,8 @@ impl<D: Driver> Shard<D> {
             Word::Place { guest, answer } => self.placed(guest, answer),
             Word::Evict { guest } => self.evict(guest),
             Word::Finished(finished) => self.job_finished(finished),
+            #[cfg(feature = "wan")]
+            Word::LogIn { embryo, verdict } => self.log_in_checked(embryo, verdict),
             Word::Connect(spec) => self.link_add(spec),
             Word::DropLink { link } => self.link_drop(link),
             Word::PoolShort => self.relieve_pool(),

@@ -17,12 +17,16 @@ mod embryo;
 mod embryos;
 mod flush;
 mod greeting;
+#[cfg(feature = "wan")]
+mod handshake;
 mod join;
 mod leave;
 mod mail;
 mod pressure;
 mod queueing;
 mod receive;
+#[cfg(feature = "wan")]
+mod records;
 mod throttle;
 mod watch;
 
@@ -45,6 +49,8 @@ use crate::framing::Wire;
 use crate::gate::Gate;
 use crate::id::Serials;
 use crate::letters::Adoption;
+#[cfg(feature = "wan")]
+use crate::letters::EmbryoKey;
 use crate::links::Links;
 use crate::planted::{Planted, planted};
 use crate::settings::ms;
@@ -67,6 +73,11 @@ pub(crate) struct Shard<D: Driver> {
     serials: Serials,
     connections: Connections,
     embryos: Embryos,
+    /// Peers that wait for their handshakes to be worked out; each is here once at most, so there are no more than embryos.
+    #[cfg(feature = "wan")]
+    handshakes: VecDeque<EmbryoKey>,
+    #[cfg(feature = "wan")]
+    versions: handshake::Versions,
     /// Shard 0 of a server has the gate.
     gate: Option<Gate>,
     links: Links,
@@ -117,6 +128,10 @@ impl<D: Driver> Shard<D> {
             serials: Serials::new(fabric.serials.clone()),
             connections: Connections::default(),
             embryos: Embryos::default(),
+            #[cfg(feature = "wan")]
+            handshakes: VecDeque::new(),
+            #[cfg(feature = "wan")]
+            versions: handshake::Versions::default(),
             gate,
             links: Links::default(),
             completions: Vec::with_capacity(settings.turn_completions_max),
@@ -206,6 +221,8 @@ impl<D: Driver> Shard<D> {
         }
         self.watch_pool();
         self.settle();
+        #[cfg(feature = "wan")]
+        self.work_out_handshakes();
         if taken > 0 {
             self.call_worker(Content::on_worker_end);
         }
@@ -372,6 +389,10 @@ impl<D: Driver> Shard<D> {
 
     /// Whether another turn is due without anything new.
     pub(crate) fn has_work(&self) -> bool {
+        #[cfg(feature = "wan")]
+        if !self.handshakes.is_empty() {
+            return true;
+        }
         (!self.unsent.is_empty() && self.core.now >= self.unsent_until)
             || !self.unattached.is_empty()
             || !self.core.decided.is_empty()

@@ -12,6 +12,7 @@ use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
 use crate::planted::{Planted, planted};
 use crate::session::{Gait, Life, Taken};
+use crate::speech::Speech;
 use crate::{LeaveReason, SessionId};
 
 impl<D: Driver> Shard<D> {
@@ -62,8 +63,12 @@ impl<D: Driver> Shard<D> {
     /// The peer ended its stream in order, and all that lay before the end was delivered. It may still read: what is queued
     /// goes out first.
     fn peer_closed(&mut self, local: u32) {
-        let Some(details) = self.core.sessions.details(local) else { return };
-        let reason = details.goodbye.unwrap_or(LeaveReason::PeerClosed);
+        let Some((session, details)) = self.core.sessions.both(local) else { return };
+        let reason = match details.goodbye {
+            Some(goodbye) => goodbye,
+            None if session.speech.is_cut_off() => LeaveReason::Truncated,
+            None => LeaveReason::PeerClosed,
+        };
         self.core.decide(local, reason, true);
     }
 
@@ -123,7 +128,11 @@ impl<D: Driver> Shard<D> {
             if let Some(details) = self.core.sessions.details(local) {
                 details.partial_since = None;
             }
-            self.deliver(local, id, partial.as_mut_slice());
+            // A frame is delivered whole. Of a record's frames some may have to wait, and what lies behind them.
+            let used = self.deliver(local, id, partial.as_mut_slice());
+            if used < partial.len() && self.may_keep(local, id) {
+                self.keep(local, &partial[used..]);
+            }
         }
         let used = self.deliver(local, id, bytes);
         if used < bytes.len() && self.may_keep(local, id) && !planted(Planted::PartialDropped) {
@@ -176,7 +185,7 @@ impl<D: Driver> Shard<D> {
             return Err(FrameError::NotOneFrame);
         };
         match &self.wire {
-            Wire::Lan => session.lan.as_ref().expect("a LAN session has its framing").find(partial),
+            Wire::Own => session.speech.find(partial),
             Wire::Be32(be32) => be32.find(partial),
             Wire::Custom(_) => {
                 details.framing.as_mut().expect("a foreign session has its framing").find(partial)
@@ -193,15 +202,17 @@ impl<D: Driver> Shard<D> {
                 let mut framing = be32.clone();
                 self.deliver_frames(local, id, &mut framing, bytes, &mut taken)
             }
-            Wire::Lan => {
-                let Some(mut framing) =
-                    self.core.sessions.get_mut(local).and_then(|session| session.lan.take())
-                else {
-                    return 0;
+            Wire::Own => {
+                let Some(session) = self.core.sessions.get_mut(local) else { return 0 };
+                let mut speech = std::mem::replace(&mut session.speech, Speech::Foreign);
+                let outcome = match &mut speech {
+                    Speech::Plain(framing) => self.deliver_frames(local, id, framing, bytes, &mut taken),
+                    #[cfg(feature = "wan")]
+                    Speech::Sealed(records) => self.deliver_records(local, id, records, bytes, &mut taken),
+                    Speech::Foreign => return 0,
                 };
-                let outcome = self.deliver_frames(local, id, &mut framing, bytes, &mut taken);
                 if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
-                    session.lan = Some(framing);
+                    session.speech = speech;
                 }
                 outcome
             }
@@ -226,7 +237,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// As [`deliver`](Self::deliver), and what is wrong with the frame behind the last one, if it is.
-    fn deliver_frames<F: Framing>(
+    pub(super) fn deliver_frames<F: Framing>(
         &mut self,
         local: u32,
         id: SessionId,
@@ -264,7 +275,7 @@ impl<D: Driver> Shard<D> {
 
     /// Whether the session takes a message now: it is not leaving, no other thread disconnected it, no job holds it.
     #[inline]
-    fn may_deliver(&self, local: u32, id: SessionId) -> bool {
+    pub(super) fn may_deliver(&self, local: u32, id: SessionId) -> bool {
         // Who is live in the directory lives in this slot and is not leaving: see `Core::find`.
         self.core.fabric.directory.is_live(id)
             && self.core.sessions.get(local).is_some_and(|session| {
@@ -273,7 +284,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A word of the peer's engine.
-    fn control_frame(&mut self, local: u32, kind: Kind, payload: &[u8]) {
+    pub(super) fn control_frame(&mut self, local: u32, kind: Kind, payload: &[u8]) {
         match kind {
             Kind::Ping => {
                 if let Ok(ping) = Heartbeat::from_payload(payload) {
@@ -284,7 +295,7 @@ impl<D: Driver> Shard<D> {
                 if let (Ok(goodbye), Some(details)) =
                     (Goodbye::from_payload(payload), self.core.sessions.details(local))
                 {
-                    details.goodbye = Some(LeaveReason::PeerGoodbye(goodbye.reason));
+                    details.goodbye = Some(LeaveReason::PeerGoodbye(goodbye));
                 }
             }
             // A pong has said what it had to by arriving; the framing lets no other kind through.
@@ -314,7 +325,11 @@ impl<D: Driver> Shard<D> {
             return;
         }
         self.core.error(ErrorKind::Malformed(error), Some(local));
-        self.core.decide(local, LeaveReason::Malformed(error), false);
+        let reason = match error {
+            FrameError::Forged => LeaveReason::Tampered,
+            error => LeaveReason::Malformed(error),
+        };
+        self.core.decide(local, reason, false);
     }
 
     /// Tells the driver to hold a session's bytes back while jobs hold its messages. A receive that is not started is not

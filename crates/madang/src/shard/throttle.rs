@@ -81,7 +81,7 @@ impl<D: Driver> Shard<D> {
         if in_debt && now >= flood.since + patience {
             self.core.error(ErrorKind::TooFast, Some(local));
             // Where a last word can be said the peer is told; what it still sends is thrown away, in bounds.
-            let says_goodbye = matches!(self.wire, Wire::Lan);
+            let says_goodbye = matches!(self.wire, Wire::Own);
             self.core.decide(local, LeaveReason::TooFast, says_goodbye);
             return;
         }

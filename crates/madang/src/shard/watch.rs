@@ -60,14 +60,14 @@ impl<D: Driver> Shard<D> {
         }
         let now = self.core.now;
         let settings = &self.core.fabric.settings;
-        let lan = matches!(self.wire, Wire::Lan);
+        let beats = matches!(self.wire, Wire::Own);
         let (silence_max, partial_max, soft_max, soft_bytes) = (
-            ms(if lan { settings.dead_after_ms } else { settings.idle_timeout_ms }),
+            ms(if beats { settings.dead_after_ms } else { settings.idle_timeout_ms }),
             ms(settings.partial_timeout_ms),
             ms(settings.queue_soft_ms),
             settings.queue_soft_bytes,
         );
-        let next = after(now, check_period_ms(settings, lan));
+        let next = after(now, check_period_ms(settings, beats));
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         details.check = None;
         if details.over_soft_since.is_some() && session.outbox.bytes() <= soft_bytes {
@@ -91,19 +91,18 @@ impl<D: Driver> Shard<D> {
             return;
         }
         details.check = Some(self.core.timers.set(next, Timer::Check { local, id }));
-        if !std::mem::take(&mut session.spoke) && lan {
+        if !std::mem::take(&mut session.spoke) && beats {
             self.core.queue_control(local, &Heartbeat { value: now.as_nanos() }.ping());
         }
     }
 }
 
-/// How often a session is looked at: twice a beat on a LAN, so that a side that has said nothing between two looks pings
-/// within the beat; else a quarter of the shortest patience there is.
-pub(super) fn check_period_ms(settings: &Settings, lan: bool) -> u64 {
-    if lan {
-        return (settings.heartbeat_ms / 2).max(1);
-    }
-    let patience = [settings.idle_timeout_ms, settings.queue_soft_ms, settings.partial_timeout_ms];
+/// How often a session is looked at: a quarter of the shortest patience there is; where there are heartbeats at least twice
+/// a beat, so that a side that has said nothing between two looks pings within the beat.
+pub(super) fn check_period_ms(settings: &Settings, beats: bool) -> u64 {
+    let silence = if beats { settings.dead_after_ms } else { settings.idle_timeout_ms };
+    let patience = [silence, settings.queue_soft_ms, settings.partial_timeout_ms];
     let shortest = patience.into_iter().filter(|milliseconds| *milliseconds > 0).min().unwrap_or(u64::MAX);
-    (shortest / 4).clamp(10, 5_000)
+    let period = (shortest / 4).clamp(10, 5_000);
+    if beats { period.min(settings.heartbeat_ms / 2).max(1) } else { period }
 }

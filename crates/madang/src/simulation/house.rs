@@ -17,7 +17,6 @@ use crate::fabric::Fabric;
 use crate::id::SerialSource;
 use crate::letters::{Letter, Route, Word};
 use crate::links::{LinkCell, LinkSpec};
-use crate::offload::Finished;
 use crate::shard::Shard;
 use crate::{LeaveReason, Remote, SessionId};
 
@@ -39,7 +38,7 @@ pub(super) struct Life {
     pub(super) fabric: Arc<Fabric>,
     jobs: Arc<SimJobs>,
     /// Jobs that are done and whose answer is still on its way.
-    answers: Vec<(Time, usize, Finished)>,
+    answers: Vec<(Time, usize, Word)>,
     seats: Vec<Option<Desk>>,
     pub(super) cells: Vec<LinkCell>,
     stops_since: Option<Time>,
@@ -280,13 +279,13 @@ impl House {
     pub(super) fn work(&mut self, dice: &mut Random, calm: bool) {
         let now = self.world.now();
         let Some(life) = &mut self.life else { return };
-        if let Some((shard, finished)) = life.jobs.perform(|count| dice.index(count)) {
+        if let Some((shard, word)) = life.jobs.perform(|count| dice.index(count)) {
             let late = if calm { 0 } else { dice.below(20_000_000) >> dice.below(12) };
-            life.answers.push((now + Duration::from_nanos(late), shard, finished));
+            life.answers.push((now + Duration::from_nanos(late), shard, word));
         }
         while let Some(index) = life.answers.iter().position(|(at, ..)| *at <= now) {
-            let (_, shard, finished) = life.answers.swap_remove(index);
-            life.fabric.mailboxes[shard].control(Word::Finished(finished));
+            let (_, shard, word) = life.answers.swap_remove(index);
+            life.fabric.mailboxes[shard].control(word);
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use crate::offload::{Finished, Job, Jobs};
+use crate::letters::Word;
+use crate::offload::{Job, Jobs};
 
 /// Where a simulated house's jobs wait. The lock is the seam's: the trait is shared, although all runs on one thread.
 pub(super) struct SimJobs {
@@ -20,7 +21,7 @@ impl SimJobs {
     }
 
     /// Runs the job that `choose` picks among so many.
-    pub(super) fn perform(&self, choose: impl FnOnce(usize) -> usize) -> Option<(usize, Finished)> {
+    pub(super) fn perform(&self, choose: impl FnOnce(usize) -> usize) -> Option<(usize, Word)> {
         let job = {
             let mut waiting = self.waiting();
             if waiting.is_empty() {

@@ -503,6 +503,7 @@ impl Ledger {
             TooFast => ok(house.limits_input, "nothing limits what it sends"),
             Evicted => ok(house.pool_may_be_short, "the pool has room"),
             Overload => Err("nothing is overloaded".to_owned()),
+            Truncated | Tampered => Err("nothing is sealed in this run".to_owned()),
             SlowConsumer | Idle | Dribble => Ok(()),
         }
     }

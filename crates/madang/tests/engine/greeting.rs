@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use madang::wire::FrameError;
-use madang::wire::lan::RefusalReason;
+use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
 use madang::{DriverChoice, ErrorKind, LeaveReason};
 
 use crate::support::{Ended, Hello, Raw, Recorder, eventually, finish, kind, lan, lan_frame};
@@ -343,7 +343,7 @@ fn a_goodbye_tells_its_receiver_why(driver: DriverChoice) {
     raw.lan(kind::GOODBYE, &[0x44, 0, 0, 0, 0]);
     raw.half_close();
     let reason = watch.leave(id).reason;
-    assert_eq!(reason, LeaveReason::PeerGoodbye(madang::wire::lan::GoodbyeReason::Stopping));
+    assert_eq!(reason, LeaveReason::PeerGoodbye(Goodbye { reason: GoodbyeReason::Stopping, code: 0 }));
     finish(server, &watch);
 }
 

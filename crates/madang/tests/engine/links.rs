@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use madang::wire::lan::{GoodbyeReason, RefusalReason};
+use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
 use madang::{
     Answer, Client, ClientBuilder, DriverChoice, ErrorKind, ForeignClient, ForeignFraming, LanClient,
     LeaveReason, LinkDown, Server, Settings,
@@ -91,7 +91,10 @@ fn n5_a_link_comes_back_with_a_new_id_and_nothing_is_queued_while_it_is_down(dri
     assert_eq!(watch.recv(first), b"one");
 
     let stopped = server.drain().unwrap();
-    assert_eq!(watch.leave(first).reason, LeaveReason::PeerGoodbye(GoodbyeReason::Stopping));
+    assert_eq!(
+        watch.leave(first).reason,
+        LeaveReason::PeerGoodbye(Goodbye { reason: GoodbyeReason::Stopping, code: 0 })
+    );
     assert_eq!(remote.send(first, remote.packet(b"lost")), Answer::Gone);
     let server = stopped.start_again().unwrap();
     assert_eq!(server.local_addr(), address, "the same port, at once");
@@ -311,6 +314,6 @@ fn a_client_that_drains_delivers_what_it_had_queued(driver: DriverChoice) {
         assert_eq!(served.recv(theirs)[..4], number.to_le_bytes());
     }
     let reason = served.leave(theirs).reason;
-    assert_eq!(reason, LeaveReason::PeerGoodbye(GoodbyeReason::Stopping));
+    assert_eq!(reason, LeaveReason::PeerGoodbye(Goodbye { reason: GoodbyeReason::Stopping, code: 0 }));
     finish(server, &served);
 }

@@ -29,3 +29,5 @@ mod sending;
 mod sessions;
 mod slow;
 mod users;
+#[cfg(feature = "wan")]
+mod wan;

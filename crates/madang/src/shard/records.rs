@@ -1,0 +1,242 @@
+//! Encrypted sessions' bytes: out of records, and into them.
+//!
+//! ```text
+//!   in    │ len │ frame frame frame │ tag │ …      opened where it arrived; its frames are delivered there
+//!   out   queue ─► │ room │ h│40 B│h│9 B│h│… │ room │ ─► sealed in the chunk: one record for all that a turn queued
+//! ```
+//!
+//! A seal costs what three hundred bytes in it cost, so many small messages under one are nearly free. A message that is too
+//! long for a record is cut into several, and put together again in a packet that grows with what really came.
+
+use std::ops::Range;
+
+use madang_driver::{Driver, OUTGOING_PIECES_MAX, Outgoing};
+use madang_packet::{Magazine, PacketMut};
+use madang_wire::wan::{RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_TAIL, Step};
+use madang_wire::{Find, FrameError, Kind, lan};
+
+use super::Shard;
+use super::flush::{CHUNK_MAX, SEND_BYTES_MAX, Unsendable};
+use crate::error::ErrorKind;
+use crate::figures::{Count, Counters};
+use crate::session::{Author, Latest, Outbox, Queues, Taken};
+use crate::speech::Records;
+use crate::{LeaveReason, Sent, SessionId};
+
+/// What a record adds to its frames.
+const AROUND: usize = RECORD_HEAD + RECORD_TAIL;
+
+impl<D: Driver> Shard<D> {
+    /// As [`deliver_frames`](Self::deliver_frames): the frames of the records at the front of `bytes`.
+    pub(super) fn deliver_records(
+        &mut self,
+        local: u32,
+        id: SessionId,
+        records: &mut Records,
+        bytes: &mut [u8],
+        taken: &mut Taken,
+    ) -> (usize, Option<FrameError>) {
+        // Half a record is no reason to expand a key.
+        match records.opening.find(bytes) {
+            Ok(Find::Frame { .. }) => {}
+            Ok(Find::Need { .. }) => return (0, None),
+            Err(error) => return (0, Some(error)),
+        }
+        let Records { opening, long, .. } = records;
+        let before = opening.records();
+        let mut opening = opening.expanded();
+        let mut used = 0;
+        let mut wrong = None;
+        while used < bytes.len() && self.may_deliver(local, id) {
+            let rest = &mut bytes[used..];
+            match opening.next(rest) {
+                Ok(Step::Need { .. }) => break,
+                Ok(Step::Frame { kind, payload, used: len }) => {
+                    used += len;
+                    taken.frame(len);
+                    let payload = &rest[payload];
+                    if kind == Kind::Message {
+                        self.core.counters.add(Count::MessagesIn, 1);
+                        taken.message(payload.len());
+                        self.call_recv(local, id, payload);
+                    } else {
+                        self.control_frame(local, kind, payload);
+                    }
+                }
+                Ok(Step::Part { payload, left, used: len }) => {
+                    used += len;
+                    taken.frame(len);
+                    match self.assemble(local, long, &rest[payload]) {
+                        true if left == 0 => {
+                            let Some(message) = long.take() else { break };
+                            self.core.counters.add(Count::MessagesIn, 1);
+                            taken.message(message.len());
+                            self.call_recv(local, id, &message);
+                        }
+                        true => {}
+                        false => break,
+                    }
+                }
+                Err(error) => {
+                    wrong = Some(error);
+                    break;
+                }
+            }
+        }
+        self.core.counters.add(Count::RecordsIn, opening.half().records() - before);
+        (used, wrong)
+    }
+
+    /// Adds a part to a long message. False when there is no memory for it; the session leaves then.
+    fn assemble(&mut self, local: u32, long: &mut Option<PacketMut>, part: &[u8]) -> bool {
+        if long.is_none() {
+            *long = self.core.magazine.packet(part.len()).ok();
+        }
+        let whole = long.as_mut().is_some_and(|long| {
+            long.bytes(part);
+            !long.is_exhausted() && !long.is_too_long()
+        });
+        if !whole {
+            self.core.error(ErrorKind::PoolExhausted, Some(local));
+            self.core.decide(local, LeaveReason::PoolExhausted, false);
+        }
+        whole
+    }
+}
+
+/// Makes records of what is queued: the encrypted half of `compose`.
+pub(super) struct Sealer<'a> {
+    pub(super) records: &'a mut Records,
+    pub(super) queues: &'a mut Queues,
+    pub(super) outbox: &'a mut Outbox,
+    pub(super) latest: &'a mut Latest,
+    pub(super) magazine: &'a Magazine,
+    pub(super) counters: &'a mut Counters,
+    pub(super) outgoing: &'a mut Outgoing,
+    pub(super) sent: &'a mut Sent,
+}
+
+impl Sealer<'_> {
+    /// Takes entries off the queue, seals them, and hands over what can be sent.
+    pub(super) fn seal(mut self) -> Result<(), Unsendable> {
+        let before = self.records.sealing.records();
+        let mut chunk = None;
+        let outcome = self.fill(&mut chunk);
+        self.counters.add(Count::RecordsOut, self.records.sealing.records() - before);
+        if let Some(chunk) = chunk {
+            self.outgoing.push(chunk.freeze());
+        }
+        outcome
+    }
+
+    fn fill(&mut self, open: &mut Option<PacketMut>) -> Result<(), Unsendable> {
+        let Records { sealing, cut_at, .. } = &mut *self.records;
+        let (queues, outbox, sent) = (&mut *self.queues, &mut *self.outbox, &mut *self.sent);
+        let mut sealing = sealing.expanded();
+        let mut total = 0;
+        while let Some((len, author)) = queues.front(outbox) {
+            let frame = frame_len(len, author);
+            let part = (frame > RECORD_FRAMES_MAX).then(|| next_part(len, *cut_at));
+            let body = match &part {
+                Some(part) if part.start == 0 => lan::HEADER + part.len(),
+                Some(part) => part.len(),
+                None => frame,
+            };
+            if total > 0 && total + body > SEND_BYTES_MAX {
+                break;
+            }
+            if open.as_ref().is_some_and(|chunk| chunk.tailroom() < AROUND + body) {
+                self.outgoing.push(open.take().expect("it was just looked at").freeze());
+            }
+            if self.outgoing.pieces() == OUTGOING_PIECES_MAX {
+                break;
+            }
+            let chunk = match open {
+                Some(chunk) => chunk,
+                None => {
+                    let rest = outbox.bytes() + outbox.len() * lan::HEADER;
+                    let room = rest + (rest / RECORD_FRAMES_MAX + 1) * AROUND;
+                    let room = room.min(CHUNK_MAX).max(AROUND + body);
+                    open.insert(self.magazine.packet_past_budget(room).map_err(|_| Unsendable::NoMemory)?)
+                }
+            };
+            let start = chunk.len();
+            chunk.bytes(&[0; RECORD_HEAD]);
+            match part {
+                None => {
+                    let room = (chunk.tailroom() - RECORD_TAIL).min(RECORD_FRAMES_MAX);
+                    let most = room.min(SEND_BYTES_MAX.saturating_sub(total)).max(frame);
+                    fill_record(queues, outbox, chunk, most, sent);
+                }
+                Some(part) => {
+                    if part.start == 0 {
+                        // From here on no newer message may take its place.
+                        queues.settle_front(outbox, self.latest);
+                        chunk.bytes(&lan::header(Kind::Message, len as u32));
+                    }
+                    let message = queues.peek(outbox).expect("an entry is in front");
+                    chunk.bytes(&message[part.clone()]);
+                    *cut_at = part.end;
+                    if part.end == len {
+                        *cut_at = 0;
+                        queues.pop(outbox);
+                        sent.messages += 1;
+                        sent.bytes += len;
+                    }
+                }
+            }
+            chunk.bytes(&[0; RECORD_TAIL]);
+            let record = &mut chunk.as_mut_slice()[start..];
+            total += record.len();
+            sealing.seal(record).map_err(Unsendable::Seal)?;
+        }
+        Ok(())
+    }
+}
+
+/// The part of a long message's payload that follows what has left: all records but the last are full.
+fn next_part(len: usize, cut_at: usize) -> Range<usize> {
+    let head = if cut_at == 0 { lan::HEADER } else { 0 };
+    cut_at..(cut_at + RECORD_FRAMES_MAX - head).min(len)
+}
+
+/// Takes the entries at the front of the queue that fit `most` bytes together; the first one does.
+fn fill_record(queues: &mut Queues, outbox: &mut Outbox, into: &mut PacketMut, most: usize, sent: &mut Sent) {
+    let start = into.len();
+    queues.drain(outbox, |packet, author, _| {
+        let len = packet.len();
+        if into.len() - start + frame_len(len, author) > most {
+            return Some(packet);
+        }
+        if author == Author::Engine {
+            into.bytes(&packet);
+        } else {
+            into.extend_from_parts(lan::header(Kind::Message, len as u32), &packet);
+            sent.messages += 1;
+            sent.bytes += len;
+        }
+        None
+    });
+}
+
+/// Bytes of an entry as a frame: the engine's own words have their header already.
+fn frame_len(len: usize, author: Author) -> usize {
+    if author == Author::Engine { len } else { lan::HEADER + len }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_as_the_wire_wants_it() {
+        for len in [RECORD_FRAMES_MAX - 3, RECORD_FRAMES_MAX, 2 * RECORD_FRAMES_MAX, 100_000, 1 << 20] {
+            let mut cut_at = 0;
+            for part in madang_wire::wan::parts(len) {
+                assert_eq!(next_part(len, cut_at), part, "of {len} bytes");
+                cut_at = part.end;
+            }
+            assert_eq!(cut_at, len);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Encrypted sessions between engines: players and their server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use madang::keys::{self, PublicKey, ServerKeys};
+use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
+use madang::wire::wan::GateError;
+use madang::{
+    Account, CipherSuite, Client, ClientBuilder, Credentials, DriverChoice, ErrorKind, LeaveReason, LinkDown,
+    LogIn, Server, ServerBuilder, Verdict, WanClient, WanServer,
+};
+
+use crate::support::{Recorder, Watch, eventually, finish, pattern};
+
+each_driver! {
+    an_echo_travels_encrypted_under_either_cipher,
+    s5_the_server_speaks_first_inside_on_join,
+    long_messages_travel_in_many_records_both_ways,
+    many_messages_of_a_turn_share_a_seal,
+    a_broadcast_reaches_every_encrypted_session,
+    a_log_in_is_checked_and_content_learns_who_it_is,
+    a_log_in_is_checked_on_an_offload_thread_with_its_state,
+    a_check_that_panics_refuses,
+    a_token_is_bound_to_its_connection,
+    an_old_client_is_told_to_update,
+    f11_a_cipher_that_is_not_admitted_is_refused_in_words,
+    f16_a_client_that_pins_the_old_key_gets_in_while_it_is_live,
+    f16_a_client_that_pins_two_keys_finds_the_one_that_is_live,
+    a_wrong_key_gets_no_answer_and_both_sides_say_why,
+    a_server_that_is_full_says_so,
+    the_code_of_a_disconnect_reaches_the_client,
+    a_stop_and_a_drain_say_goodbye,
+}
+
+/// A server with a key that nobody keeps, and what its clients pin.
+fn server(driver: DriverChoice) -> (ServerBuilder, PublicKey) {
+    let keys = keys::throwaway();
+    let public = keys.public().next().expect("there is a key");
+    (server_with(driver, keys), public)
+}
+
+fn server_with(driver: DriverChoice, keys: ServerKeys) -> ServerBuilder {
+    WanServer::bind("127.0.0.1:0").keys(keys).set(|settings| {
+        settings.driver = driver;
+        settings.recv_messages_per_s = 0;
+        settings.recv_bytes_per_s = 0;
+        settings.recv_decoded_bytes_per_s = 0;
+    })
+}
+
+fn client(driver: DriverChoice, server: &Server, key: PublicKey) -> ClientBuilder {
+    WanClient::pinning(key, 1).link(&server.local_addr().to_string()).set(|settings| {
+        settings.driver = driver;
+        settings.reconnect_min_ms = 20;
+        settings.reconnect_max_ms = 40;
+    })
+}
+
+/// Starts a client whose one link comes up.
+#[track_caller]
+fn joined(client: ClientBuilder) -> (Client, Watch, madang::SessionId) {
+    let (recorder, watch) = Recorder::new();
+    let client = client.start(recorder).unwrap();
+    let id = watch.join();
+    (client, watch, id)
+}
+
+/// Starts a client whose link stays down, and says why.
+#[track_caller]
+fn down(client: ClientBuilder) -> (Client, LinkDown) {
+    let (recorder, watch) = Recorder::new();
+    let client = client.start(recorder).unwrap();
+    let told = watch.error("a link that is down", |kind| matches!(kind, ErrorKind::LinkDown { .. }));
+    let ErrorKind::LinkDown { reason, .. } = told.kind else { unreachable!() };
+    (client, reason)
+}
+
+fn an_echo_travels_encrypted_under_either_cipher(driver: DriverChoice) {
+    for suite in [CipherSuite::AesGcm, CipherSuite::ChaChaPoly] {
+        let (server, key) = server(driver);
+        let (recorder, watch) = Recorder::echo();
+        let server = server.start(recorder).unwrap();
+        let client = client(driver, &server, key).set(|settings| settings.suites = vec![suite]);
+        let (client, seen, id) = joined(client);
+        let (_, peer) = watch.join_of_peer();
+        assert_eq!(peer.node.expect("the hello said so").app_version, 1);
+        let remote = client.remote();
+        for len in [1, 32, 300, 5_000, 16 << 10] {
+            let message = pattern(len as u64, len);
+            assert!(remote.send(id, remote.packet(&message)).is_queued());
+            assert!(seen.recv(id) == message, "of {len} bytes");
+        }
+        client.drain().unwrap();
+        finish(server, &watch);
+    }
+}
+
+fn s5_the_server_speaks_first_inside_on_join(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::new();
+    let recorder = recorder.on_join(|cx, id| {
+        let hello = cx.packet(b"welcome, player");
+        cx.send(id, hello).ignore();
+    });
+    let server = server.start(recorder).unwrap();
+    let (client, seen, id) = joined(client(driver, &server, key));
+    assert_eq!(seen.recv(id), b"welcome, player");
+    client.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn long_messages_travel_in_many_records_both_ways(driver: DriverChoice) {
+    let longest = 1 << 20;
+    let wide = move |settings: &mut madang::Settings| {
+        settings.frame_limit_bytes = longest;
+        settings.queue_soft_bytes = 32 << 20;
+        settings.queue_hard_bytes = 64 << 20;
+    };
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.set(wide).start(recorder).unwrap();
+    let (client, seen, id) = joined(client(driver, &server, key).set(wide));
+    let remote = client.remote();
+    // Around what a record holds, and with small ones between that may not get in between the parts.
+    let lens = [16_384, 16_385, 16_388, 32_772, 32_773, 100_000, 600_000, 1 << 20];
+    for len in lens {
+        assert!(remote.send(id, remote.packet(&pattern(len as u64, len))).is_queued());
+        assert!(remote.send(id, remote.packet(b"small")).is_queued());
+    }
+    for len in lens {
+        assert!(seen.recv(id) == pattern(len as u64, len), "of {len} bytes");
+        assert_eq!(seen.recv(id), b"small");
+    }
+    client.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn many_messages_of_a_turn_share_a_seal(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::new();
+    let recorder = recorder.on_recv(|cx, id, _| {
+        for number in 0..1_000u64 {
+            let packet = cx.packet(&number.to_le_bytes());
+            cx.send(id, packet).ignore();
+        }
+    });
+    let server = server.start(recorder).unwrap();
+    let (client, seen, id) = joined(client(driver, &server, key));
+    let remote = client.remote();
+    remote.send(id, remote.packet(b"go")).ignore();
+    for number in 0..1_000u64 {
+        assert_eq!(seen.recv(id), number.to_le_bytes());
+    }
+    let figures = server.figures();
+    assert!(figures.messages_out == 1_000 && figures.records_out <= 4, "{figures:?}");
+    client.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn a_broadcast_reaches_every_encrypted_session(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::new();
+    let server = server.workers(2).start(recorder).unwrap();
+    let address = server.local_addr().to_string();
+    let client = (1..20).fold(client(driver, &server, key), |client, _| client.link(&address));
+    let (recorder, seen) = Recorder::new();
+    let client = client.start(recorder).unwrap();
+    let ids: Vec<_> = (0..20).map(|_| seen.join()).collect();
+    (0..20).for_each(|_| drop(watch.join()));
+    let news = pattern(7, 1_200);
+    let remote = server.remote();
+    assert!(remote.send_all(&remote.packet(&news).freeze()).is_queued());
+    for id in ids {
+        assert!(seen.recv(id) == news);
+    }
+    client.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn a_log_in_is_checked_and_content_learns_who_it_is(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let server = server.log_in(|log_in: &LogIn<'_>| match log_in.token {
+        b"alice" => Verdict::Admit(Account::new(7).class(2).with("Alice".to_owned())),
+        b"mallory" => Verdict::Refuse(RefusalReason::Banned),
+        _ => Verdict::Refuse(RefusalReason::LogIn),
+    });
+    let (recorder, watch) = Recorder::echo();
+    let server = server.start(recorder).unwrap();
+    let (alice, ..) = joined(client(driver, &server, key).token(b"alice"));
+    let (_, peer) = watch.join_of_peer();
+    let account = peer.account.expect("the check said who it is");
+    assert_eq!((account.id, account.class), (7, 2));
+    assert_eq!(account.value::<String>().map(String::as_str), Some("Alice"));
+    for (token, reason) in [(&b"mallory"[..], RefusalReason::Banned), (b"", RefusalReason::LogIn)] {
+        let (client, why) = down(client(driver, &server, key).token(token));
+        assert_eq!(why, LinkDown::Refused(reason));
+        client.stop().unwrap();
+    }
+    alice.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn a_log_in_is_checked_on_an_offload_thread_with_its_state(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&asked);
+    let server = server.offload_state(|_| vec![b"alice".to_vec()]).log_in_offloaded(
+        move |players: &mut Vec<Vec<u8>>, log_in: &LogIn<'_>| {
+            counting.fetch_add(1, Ordering::Relaxed);
+            match players.iter().position(|player| player == log_in.token) {
+                Some(number) => Verdict::Admit(Account::new(number as u64)),
+                None => Verdict::Refuse(RefusalReason::LogIn),
+            }
+        },
+    );
+    let (recorder, watch) = Recorder::echo();
+    let server = server.start(recorder).unwrap();
+    let (alice, seen, id) = joined(client(driver, &server, key).token(b"alice"));
+    assert_eq!(watch.join_of_peer().1.account.expect("it was checked").id, 0);
+    let remote = alice.remote();
+    remote.send(id, remote.packet(b"hello")).ignore();
+    assert_eq!(seen.recv(id), b"hello");
+    let (bob, why) = down(client(driver, &server, key).token(b"bob"));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::LogIn));
+    assert!(asked.load(Ordering::Relaxed) >= 2);
+    bob.stop().unwrap();
+    alice.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn a_check_that_panics_refuses(driver: DriverChoice) {
+    crate::support::hush_panics_on_purpose();
+    for offloaded in [false, true] {
+        let (server, key) = server(driver);
+        let server = match offloaded {
+            true => server.log_in_offloaded(|_: &mut (), _| panic!("{}", crate::support::ON_PURPOSE)),
+            false => server.log_in(|_| panic!("{}", crate::support::ON_PURPOSE)),
+        };
+        let (recorder, watch) = Recorder::echo();
+        let server = server.start(recorder).unwrap();
+        let (client, why) = down(client(driver, &server, key));
+        assert_eq!(why, LinkDown::Refused(RefusalReason::Busy));
+        watch.error("the panic", |kind| matches!(kind, ErrorKind::Panic(words) if words == "on purpose"));
+        client.stop().unwrap();
+        finish(server, &watch);
+    }
+}
+
+fn a_token_is_bound_to_its_connection(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let server = server.log_in(|log_in| match log_in.is_proven(b"the secret of this token") {
+        true => Verdict::Admit(Account::new(1)),
+        false => Verdict::Refuse(RefusalReason::LogIn),
+    });
+    let (recorder, watch) = Recorder::echo();
+    let server = server.start(recorder).unwrap();
+    // Who knows the secret makes a proof for this very connection; who has only seen one made elsewhere has nothing.
+    let stolen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let overheard = Arc::clone(&stolen);
+    let (honest, ..) = joined(client(driver, &server, key).log_in(move |_, hash| {
+        let proof = madang::wire::wan::log_in_proof(b"the secret of this token", hash);
+        *overheard.lock().unwrap() = proof.to_vec();
+        Credentials::token(b"token").with_proof(proof)
+    }));
+    let proof = stolen.lock().unwrap().clone();
+    let thieves = [Credentials::token(b"token"), Credentials::token(b"token").with_proof(proof)];
+    for thief in thieves {
+        let (client, why) = down(client(driver, &server, key).log_in(move |_, _| thief.clone()));
+        assert_eq!(why, LinkDown::Refused(RefusalReason::LogIn));
+        client.stop().unwrap();
+    }
+    let proving = |_, hash: &_| Credentials::token(b"token").prove(b"the secret of this token", hash);
+    let (another, ..) = joined(client(driver, &server, key).log_in(proving));
+    honest.drain().unwrap();
+    another.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn an_old_client_is_told_to_update(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.set(|settings| settings.app_version_min = 3).start(recorder).unwrap();
+    for (version, answer) in [(2, Some(RefusalReason::AppVersion)), (3, None)] {
+        let client = client(driver, &server, key).set(|settings| settings.app_version = version);
+        match answer {
+            Some(reason) => {
+                let (client, why) = down(client);
+                assert_eq!(why, LinkDown::Refused(reason));
+                client.stop().unwrap();
+            }
+            None => drop(joined(client).0.drain().unwrap()),
+        }
+    }
+    finish(server, &watch);
+}
+
+fn f11_a_cipher_that_is_not_admitted_is_refused_in_words(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.set(|settings| settings.suites = vec![CipherSuite::AesGcm]).start(recorder).unwrap();
+    let chacha = |settings: &mut madang::Settings| settings.suites = vec![CipherSuite::ChaChaPoly];
+    let (client, why) = down(client(driver, &server, key).set(chacha));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::Suite));
+    client.stop().unwrap();
+    finish(server, &watch);
+}
+
+fn f16_a_client_that_pins_the_old_key_gets_in_while_it_is_live(driver: DriverChoice) {
+    let (new, old) = (keys::generate(), keys::generate());
+    let (new_public, old_public) = (new.public(), old.public());
+    let (recorder, watch) = Recorder::echo();
+    let server = server_with(driver, ServerKeys::new([new, old]).unwrap()).start(recorder).unwrap();
+    for key in [new_public, old_public] {
+        joined(client(driver, &server, key)).0.drain().unwrap();
+    }
+    finish(server, &watch);
+}
+
+fn f16_a_client_that_pins_two_keys_finds_the_one_that_is_live(driver: DriverChoice) {
+    let (server, live) = server(driver);
+    let gone = keys::generate().public();
+    let (recorder, watch) = Recorder::echo();
+    let server = server.start(recorder).unwrap();
+    joined(client(driver, &server, gone).pin(live)).0.drain().unwrap();
+    watch.error("the old key", |kind| *kind == ErrorKind::Stranger(GateError::Key { id: gone.id() }));
+    finish(server, &watch);
+}
+
+fn a_wrong_key_gets_no_answer_and_both_sides_say_why(driver: DriverChoice) {
+    let (server, _) = server(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.start(recorder).unwrap();
+    let wrong = keys::generate().public();
+    let (client, why) = down(client(driver, &server, wrong));
+    assert_eq!(why, LinkDown::NoAnswer);
+    watch.error("the wrong key", |kind| *kind == ErrorKind::Stranger(GateError::Key { id: wrong.id() }));
+    assert_eq!(server.figures().handshakes, 0, "no Diffie-Hellman for a stranger");
+    client.stop().unwrap();
+    finish(server, &watch);
+}
+
+fn a_server_that_is_full_says_so(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.max_sessions(1).start(recorder).unwrap();
+    let (first, ..) = joined(client(driver, &server, key));
+    let (second, why) = down(client(driver, &server, key));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::Full));
+    second.stop().unwrap();
+    first.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn the_code_of_a_disconnect_reaches_the_client(driver: DriverChoice) {
+    let (server, key) = server(driver);
+    let (recorder, watch) = Recorder::new();
+    let recorder = recorder.on_recv(|cx, id, message| match message.bytes() {
+        b"at once" => assert!(cx.disconnect(id, 77)),
+        _ => {
+            let last = cx.packet(b"farewell");
+            cx.send_and_disconnect(id, last, 78).ignore();
+        }
+    });
+    let server = server.start(recorder).unwrap();
+    for (word, code) in [("at once", 77), ("in good order", 78)] {
+        let (client, seen, id) = joined(client(driver, &server, key));
+        let remote = client.remote();
+        remote.send(id, remote.packet(word.as_bytes())).ignore();
+        let goodbye = Goodbye { reason: GoodbyeReason::Content, code };
+        assert_eq!(seen.leave(id).reason, LeaveReason::PeerGoodbye(goodbye), "{word}");
+        assert_eq!(watch.leave(watch.join()).reason, LeaveReason::Disconnected(code), "{word}");
+        client.stop().unwrap();
+    }
+    finish(server, &watch);
+}
+
+fn a_stop_and_a_drain_say_goodbye(driver: DriverChoice) {
+    let stopping = LeaveReason::PeerGoodbye(Goodbye { reason: GoodbyeReason::Stopping, code: 0 });
+    for graceful in [false, true] {
+        // The server stops.
+        let (server, key) = server(driver);
+        let (recorder, watch) = Recorder::echo();
+        let server = server.start(recorder).unwrap();
+        let (client, seen, id) = joined(self::client(driver, &server, key));
+        let stopped = if graceful { server.drain() } else { server.stop() };
+        assert!(stopped.unwrap().report().is_clean());
+        assert_eq!(seen.leave(id).reason, stopping, "graceful: {graceful}");
+        assert_eq!(watch.leave(watch.join()).reason, LeaveReason::Stopping);
+        client.stop().unwrap();
+
+        // The client does.
+        let (server, key) = self::server(driver);
+        let (recorder, watch) = Recorder::echo();
+        let server = server.start(recorder).unwrap();
+        let (client, ..) = joined(self::client(driver, &server, key));
+        let id = watch.join();
+        assert!(if graceful { client.drain() } else { client.stop() }.unwrap().is_clean());
+        assert_eq!(watch.leave(id).reason, stopping, "graceful: {graceful}");
+        eventually("it is gone", || server.figures().sessions_leaving == 0);
+        finish(server, &watch);
+    }
+}
