@@ -193,6 +193,7 @@ impl Uring {
 
     fn sleep(&mut self, at_least: u32, until: Option<Time>) {
         let (true, Some(until)) = (at_least > 1, until) else { return self.ring.sleep(1, until) };
+        let at_least = at_least.min(self.ring.awaited_max());
         // A wake that is heard before the kernel begins to count would not end the count. So what takes long comes first, and
         // what may still slip through is found at the end of a slice.
         self.ring.run();

@@ -168,6 +168,12 @@ impl Ring {
         unsafe { self.ring.completion_shared() }.len()
     }
 
+    /// The most completions that it makes sense to wait for: half of what the queue holds, so that the other half is room for
+    /// what comes meanwhile. (The kernel does not cut a larger number down: a wait for 2³¹ and more ends at once.)
+    pub(super) fn awaited_max(&self) -> u32 {
+        self.ring.params().cq_entries() / 2
+    }
+
     /// Hands the queued submissions over, without waiting and without running deferred work.
     pub(super) fn submit(&mut self) {
         if self.queued() > 0 {
@@ -182,6 +188,7 @@ impl Ring {
 
     /// As [`run`](Ring::run), and sleeps until `at_least` completions are there or `until` has come.
     pub(super) fn sleep(&mut self, at_least: u32, until: Option<Time>) {
+        debug_assert!(at_least <= self.awaited_max());
         let wait = EnterFlags::GETEVENTS | self.sleep_flags;
         let Some(until) = until else {
             self.enter(at_least, wait, None);

@@ -67,6 +67,24 @@ pub fn k21_a_deadline_is_never_early_and_no_busy_wait<R: Rig>(rig: R) {
     station.finish();
 }
 
+pub fn a_wait_for_more_than_can_ever_come_sleeps_until_its_deadline<R: Rig>(rig: R) {
+    let mut station = Station::new(rig);
+    let (conn, _peer) = station.pair();
+    station.until("a started receive", |station| station.recv_start(conn));
+    for at_least in [2, 1 << 20, 1 << 31, u32::MAX] {
+        station.poll(8, Wait::NO);
+        let before = station.driver.figures().enters;
+        let deadline = station.driver.now() + Duration::from_millis(50);
+        while station.driver.now() < deadline {
+            station.poll(8, Wait { until: Some(deadline), at_least });
+        }
+        // Looks a millisecond, at most: a driver that spins makes many thousands.
+        let spent = station.driver.figures().enters - before;
+        assert!(spent < 200, "{spent} system calls in 50 ms of waiting for {at_least}");
+    }
+    station.finish();
+}
+
 pub fn a_poll_that_shall_not_sleep_does_not<R: Rig>(rig: R) {
     let mut station = Station::new(rig);
     let start = Instant::now();

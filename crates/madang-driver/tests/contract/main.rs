@@ -141,6 +141,7 @@ contract! {
             a_sleeping_driver_is_woken_from_another_thread,
             a_wake_is_spent_by_the_poll_it_ended,
             k21_a_deadline_is_never_early_and_no_busy_wait,
+            a_wait_for_more_than_can_ever_come_sleeps_until_its_deadline,
             a_poll_that_shall_not_sleep_does_not,
             a_sleeping_driver_is_woken_by_its_connections,
         }
