@@ -89,6 +89,12 @@ impl Packet {
         self.fields().flags == 0
     }
 
+    /// Where it lies, as a number. Two packets in the same place are clones of each other, as long as one of them lives.
+    #[inline]
+    pub fn place(&self) -> usize {
+        self.block.as_ptr().addr()
+    }
+
     /// Whether this is the only reference at this moment. `true` stays true as long as the caller does not clone.
     #[inline]
     pub fn is_unique(&self) -> bool {

@@ -51,6 +51,7 @@ bugs! {
     PacketLeaked: "The packet that a full queue refuses never goes back to the pool.",
     BlockEndsEarly: "A temporary block ends a little before its time.",
     BlockWithoutEnd: "A temporary block never ends.",
+    ChunkRemembered: "The chunk of a broadcast is remembered beyond its flush.",
     GreetingWithoutEnd: "Patience with a peer that does not greet never ends.",
     LimitOffByOne: "A queue takes one message more than it may.",
     BudgetLeaks: "What a replaced message held stays counted.",

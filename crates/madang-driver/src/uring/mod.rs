@@ -271,9 +271,10 @@ impl Uring {
     }
 }
 
-/// The longest that a wait for many completions goes without a look at the waker: a hundred looks a second cost nothing that
-/// could be measured, and no tick is longer by much.
-const SLICE: Duration = Duration::from_millis(10);
+/// The longest that a wait for many completions goes without a look at the waker. Longer than a game's tick (16 to 50 ms), so
+/// that a tick is one wait: each end of one lets in what came so far, and a wait of 20 ms in two halves receives twice as
+/// often. A wake that slips through is at most so late, and in a tick no later than the tick.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// As many completions as one enter mostly makes, times four.
 const TAKEN_MAX: usize = 128;

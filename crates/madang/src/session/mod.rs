@@ -8,11 +8,13 @@
 //! A session is two parts side by side: [`Session`], what the data path touches (one or two cache lines), and
 //! [`Details`], what joins, leaves and rare events need.
 
+mod alike;
 mod intake;
 mod latest;
 mod outbox;
 mod table;
 
+pub(crate) use alike::Alike;
 pub(crate) use intake::{Intakes, Taken};
 pub(crate) use latest::Latest;
 pub(crate) use outbox::{Author, Outbox, Queues};

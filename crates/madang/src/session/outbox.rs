@@ -166,6 +166,20 @@ impl Queues {
         self.bytes += bytes;
     }
 
+    /// Whether others have the packet in front, too.
+    #[inline]
+    pub(crate) fn is_shared(&self, outbox: &Outbox) -> bool {
+        let front = self.nodes.get(outbox.head as usize).and_then(|node| node.packet.as_ref());
+        front.is_some_and(|packet| !packet.is_unique())
+    }
+
+    /// Where the packets lie that wait, in order.
+    pub(crate) fn places(&self, outbox: &Outbox) -> impl Iterator<Item = usize> {
+        let first = self.nodes.get(outbox.head as usize);
+        let nodes = std::iter::successors(first, |node| self.nodes.get(node.next as usize));
+        nodes.map(|node| node.packet.as_ref().map_or(0, Packet::place))
+    }
+
     /// Takes the entry in front.
     pub(crate) fn pop(&mut self, outbox: &mut Outbox) -> Option<(Packet, Author)> {
         let mut front = None;

@@ -46,6 +46,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn flush(&mut self, urgent_only: bool) {
         self.retry_unsent();
         let mut dirty = std::mem::take(&mut self.core.dirty);
+        self.alike.begin();
         dirty.retain(|local| {
             let Some(session) = self.core.sessions.get_mut(*local) else { return false };
             if !session.dirty {
@@ -60,6 +61,7 @@ impl<D: Driver> Shard<D> {
             self.flush_session(*local);
             false
         });
+        self.alike.end();
         // Listed meanwhile were only those that found no memory; the room is kept.
         dirty.append(&mut self.core.dirty);
         self.core.dirty = dirty;
@@ -134,6 +136,17 @@ impl<D: Driver> Shard<D> {
             }
         };
         let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
+        // A framing with a state of its own says everything differently to each.
+        let shared = !matches!(wire, Wire::Custom(_)) && queues.is_shared(&session.outbox);
+        if shared {
+            if let Some((chunk, carried)) = self.alike.find(queues, &session.outbox) {
+                queues.clear(&mut session.outbox);
+                outgoing.push(chunk);
+                *sent = carried;
+                return Ok(());
+            }
+        }
+        let expected = shared && self.alike.expect(queues, &session.outbox);
         let mut chunk: Option<PacketMut> = None;
         let mut total = 0;
         while let Some((len, author)) = queues.front(&session.outbox) {
@@ -179,7 +192,11 @@ impl<D: Driver> Shard<D> {
             total += head + len;
         }
         if let Some(chunk) = chunk {
-            outgoing.push(chunk.freeze());
+            let chunk = chunk.freeze();
+            if expected && outgoing.is_empty() && session.outbox.is_empty() {
+                self.alike.remember(&chunk, *sent);
+            }
+            outgoing.push(chunk);
         }
         Ok(())
     }

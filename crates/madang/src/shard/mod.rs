@@ -53,6 +53,7 @@ use crate::letters::Adoption;
 use crate::letters::EmbryoKey;
 use crate::links::Links;
 use crate::planted::{Planted, planted};
+use crate::session::Alike;
 use crate::settings::ms;
 use crate::user::Content;
 use crate::{SessionId, WaitStrategy};
@@ -94,6 +95,8 @@ pub(crate) struct Shard<D: Driver> {
     /// After the kernel had no buffers: sends are tried again then, and later if that goes on.
     unsent_until: Time,
     unsent_pause: Duration,
+    /// The chunk that a broadcast's receivers share.
+    alike: Alike,
     /// Emptied, with their room: so that sending allocates nothing.
     spare: Vec<Outgoing>,
     /// Receives that ended for want of a buffer or were refused as full, in the order in which they are started again.
@@ -141,6 +144,7 @@ impl<D: Driver> Shard<D> {
             unsent: Vec::new(),
             unsent_until: Time::ZERO,
             unsent_pause: Duration::ZERO,
+            alike: Alike::default(),
             spare: Vec::new(),
             starved: VecDeque::new(),
             starved_pause: Duration::ZERO,
