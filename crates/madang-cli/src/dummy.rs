@@ -23,7 +23,7 @@ mod message;
 mod mode;
 mod random;
 mod tally;
-mod wan;
+pub(crate) mod wan;
 
 #[cfg(test)]
 mod double;

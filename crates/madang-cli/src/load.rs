@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!  Plan ──► Crowd, one a thread ──► Link ──► Stream ──► driver
+//!   │ └──► Visitors, a thread: strangers, garbage, log-ins ──► driver
 //!                │ Schedule: when is a message due?
 //!                ▼ Latency, Outcome ──► Report: table or JSON
 //! ```
@@ -21,10 +22,11 @@ mod outcome;
 mod plan;
 pub(crate) mod report;
 mod schedule;
-mod stream;
+pub(crate) mod stream;
 mod together;
+pub(crate) mod visitors;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::ScopedJoinHandle;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use madang::wire::wan::{PublicKey, Suite};
 use madang_driver::{DriverKind, UseDriver};
 use tracing::Level;
 
@@ -40,7 +43,10 @@ use self::latency::Latency;
 use self::outcome::{INTERVAL, Interval, Outcome, Teller};
 use self::plan::Plan;
 use self::report::{Drive, Line, Live, Report, Run};
+use self::stream::Speech;
+use self::stream::wan::Pinned;
 use self::together::Together;
+use self::visitors::{Came, Visitors, Visits};
 use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::signals::Signals;
@@ -49,6 +55,9 @@ use crate::{log, process};
 /// Descriptors that a process needs besides its connections: standard streams, and a ring or poll and an event for each
 /// thread.
 const DESCRIPTORS_BESIDES: usize = 64;
+
+/// The longest token of a log-in (docs/wire.md).
+const TOKEN_MAX: usize = 2_048;
 
 /// Exit code 0: every connection was admitted, and every echo came and was right. 1: some were not. 2: it could not run.
 #[derive(Args, Clone, Debug)]
@@ -59,6 +68,9 @@ pub(crate) struct Options {
     /// Our own addresses, with commas: each carries some 28,000 connections to a server
     #[arg(long, value_delimiter = ',', value_name = "IP")]
     sources: Vec<IpAddr>,
+    /// As many addresses of our own from 127.1.0.1 on: a crowd that does not come from one place
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=60_000), conflicts_with = "sources")]
+    spread: Option<u32>,
     /// Connections of all threads together
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
@@ -68,6 +80,30 @@ pub(crate) struct Options {
     /// How messages are cut out of the stream
     #[arg(long, value_enum, default_value = "lan")]
     framing: Framing,
+    /// A WAN server, and the public key that it must prove to have: encrypted in place of a framing
+    #[arg(long, value_name = "PUBLIC_KEY", conflicts_with = "framing", value_parser = public_key)]
+    wan: Option<PublicKey>,
+    /// WAN: ChaCha20-Poly1305 in place of AES-GCM
+    #[arg(long, requires = "wan")]
+    chachapoly: bool,
+    /// WAN: what the log-ins say
+    #[arg(long, default_value = "", requires = "wan")]
+    token: String,
+    /// Beside the connections: so many strangers at a time, who say nothing; each that is sent away is followed by another
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    strangers: u32,
+    /// Every second stranger says a byte of a greeting now and then
+    #[arg(long)]
+    dribble: bool,
+    /// Beside the connections: so many a second that say no greeting but garbage
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    garbage: Option<u64>,
+    /// Beside the connections: so many a second that log in, are welcome and go
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    storm: Option<u64>,
+    /// Keep our threads to this processor, so that the server may have the others
+    #[arg(long)]
+    core: Option<usize>,
     /// Payload bytes of each message; from 9 on they carry a sequence number
     #[arg(long, default_value_t = 32)]
     size: usize,
@@ -108,9 +144,13 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     log::show(Level::WARN);
     let plan = options.plan()?;
-    let together = Together::new(plan.threads, Signals::listen()?);
+    let together = Together::new(plan.threads + usize::from(plan.visits.any()), Signals::listen()?);
     let (tell, told) = channel();
-    let outcome = std::thread::scope(|scope| {
+    let (outcome, visitors) = std::thread::scope(|scope| {
+        let visitors = plan.visits.any().then(|| {
+            let visiting = Visiting { plan: &plan, together: &together };
+            scope.spawn(move || visiting.run())
+        });
         let mut threads = Vec::new();
         for thread in 0..plan.threads {
             let teller = Teller::new(thread, options.live.then(|| tell.clone()));
@@ -119,13 +159,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
         drop(tell);
         show_live(&told, plan.threads, options.json);
-        threads.into_iter().map(joined).try_fold(Outcome::default(), |mut all, outcome| {
+        let outcome = threads.into_iter().map(joined).try_fold(Outcome::default(), |mut all, outcome| {
             all.add(outcome?);
             anyhow::Ok(all)
-        })
+        })?;
+        anyhow::Ok((outcome, visitors.map_or_else(|| Ok(Vec::new()), joined)?))
     })?;
-    let failed = outcome.failed > 0 || !outcome.failures.is_empty();
-    let report = report(&plan, outcome);
+    let failed = outcome.failed > 0
+        || !outcome.failures.is_empty()
+        || visitors.iter().any(|came| !came.failures.is_empty());
+    let report = report(&plan, outcome, visitors);
     match (options.json, options.live) {
         (true, true) => println!("{}", serde_json::to_string(&Line::Report(report))?),
         (true, false) => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -134,7 +177,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn joined(thread: ScopedJoinHandle<'_, anyhow::Result<Outcome>>) -> anyhow::Result<Outcome> {
+fn joined<T>(thread: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
@@ -165,7 +208,7 @@ fn show_live(told: &Receiver<Interval>, threads: usize, json: bool) {
     }
 }
 
-fn report(plan: &Plan, outcome: Outcome) -> Report {
+fn report(plan: &Plan, outcome: Outcome, visitors: Vec<Came>) -> Report {
     let target: Vec<_> = plan.targets.iter().map(SocketAddr::to_string).collect();
     let run = Run {
         connections: plan.connections as u32,
@@ -177,8 +220,10 @@ fn report(plan: &Plan, outcome: Outcome) -> Report {
         failed: outcome.failed,
         failures: outcome.failures,
         latency: outcome.latency.percentiles(),
+        broadcasts: outcome.broadcasts,
+        visitors,
     };
-    let framing = plan.framing.name().to_owned();
+    let framing = plan.speech.name().to_owned();
     Report { target: target.join(", "), framing, driver: plan.driver.name().to_owned(), runs: vec![run] }
 }
 
@@ -192,6 +237,7 @@ struct Load<'a> {
 
 impl Load<'_> {
     fn run(self) -> anyhow::Result<Outcome> {
+        self.plan.pin()?;
         let settings = crowd::driver_settings(self.plan, self.thread);
         let driver = self.plan.driver;
         driver.open(&settings, self).map_err(|(reason, this)| {
@@ -209,22 +255,72 @@ impl UseDriver for Load<'_> {
     }
 }
 
+/// The visitors' thread until its driver's type is known.
+struct Visiting<'a> {
+    plan: &'a Plan,
+    together: &'a Together,
+}
+
+impl Visiting<'_> {
+    fn run(self) -> anyhow::Result<Vec<Came>> {
+        self.plan.pin()?;
+        let settings = visitors::driver_settings(self.plan);
+        let driver = self.plan.driver;
+        driver.open(&settings, self).map_err(|(reason, this)| {
+            this.together.arrived();
+            anyhow!("the {driver} driver cannot be made: {reason}")
+        })
+    }
+}
+
+impl UseDriver for Visiting<'_> {
+    type Output = Vec<Came>;
+
+    fn with<D: madang_driver::Driver>(self, driver: D) -> Vec<Came> {
+        Visitors::new(self.plan, self.together, driver).run()
+    }
+}
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    text.parse::<crate::dummy::wan::PublicKey>().map(|key| PublicKey::from_bytes(key.0))
+}
+
 impl Options {
+    fn speech(&self) -> anyhow::Result<Speech> {
+        let Some(server) = self.wan else { return Ok(Speech::Plain(self.framing)) };
+        if self.token.len() > TOKEN_MAX {
+            bail!("--token: at most {TOKEN_MAX} bytes");
+        }
+        let suite = if self.chachapoly { Suite::ChaChaPoly } else { Suite::AesGcm };
+        Ok(Speech::Wan(Pinned { server, suite, token: self.token.clone().into_bytes() }))
+    }
+
     fn plan(&self) -> anyhow::Result<Plan> {
-        let longest = stream::longest(self.framing);
+        let speech = self.speech()?;
+        let longest = speech.longest();
         if !(1..=longest).contains(&self.size) {
             bail!("--size: this framing carries 1 to {longest} bytes");
         }
         if self.threads > self.connections {
             bail!("--threads: more threads than connections");
         }
-        if let Some(other) = self.sources.iter().find(|source| source.is_ipv4() != self.addr[0].is_ipv4()) {
+        let sources = match self.spread {
+            None => self.sources.clone(),
+            Some(count) => (1..=count).map(|at| Ipv4Addr::from(0x7f01_0000 + at).into()).collect(),
+        };
+        if let Some(other) = sources.iter().find(|source| source.is_ipv4() != self.addr[0].is_ipv4()) {
             bail!("--sources: {other} is not of the server's family of addresses");
         }
         let driver = self.driver.kind().map_err(anyhow::Error::msg)?;
+        let visits = Visits {
+            strangers: self.strangers as usize,
+            dribble: self.dribble,
+            garbage: self.garbage,
+            storm: self.storm,
+        };
         let connections = self.connections as usize;
         let limit = process::raise_descriptor_limit().map_or(usize::MAX, |limit| limit as usize);
-        let too_many = connections + DESCRIPTORS_BESIDES > limit;
+        let too_many = connections + visits.connections_max() + DESCRIPTORS_BESIDES > limit;
         if too_many && driver != DriverKind::Uring {
             bail!(
                 "--connections: this process may open {limit} files; raise the limit, or use several processes"
@@ -232,10 +328,10 @@ impl Options {
         }
         Ok(Plan {
             targets: self.addr.clone(),
-            sources: self.sources.clone(),
+            sources,
             connections,
             threads: self.threads as usize,
-            framing: self.framing,
+            speech,
             driver,
             own_file_table: self.own_file_table || too_many,
             size: self.size,
@@ -243,6 +339,8 @@ impl Options {
                 Some(messages_per_second) => Drive::Paced { messages_per_second },
                 None => Drive::Closed { depth: self.depth },
             },
+            visits,
+            core: self.core,
             warm_up: Duration::from_secs(self.warm_up_seconds),
             measured: Duration::from_secs(self.seconds),
             ramp: Duration::from_secs(self.ramp_seconds),

@@ -19,7 +19,6 @@ use super::outcome::{Outcome, Teller};
 use super::plan::Plan;
 use super::report::Drive;
 use super::schedule::Schedule;
-use super::stream::Stream;
 use super::together::Together;
 
 /// Connections of one thread that are under way at the same time: well within the backlog and the embryo table of a
@@ -42,7 +41,6 @@ pub(crate) struct Crowd<'a, D> {
     driver: D,
     magazine: Rc<Magazine>,
     messages: Messages,
-    greeting: Vec<u8>,
     links: Vec<Link>,
     /// By the driver's index of a connection: which link it is, or was.
     places: Vec<usize>,
@@ -101,7 +99,6 @@ impl<'a, D: Driver> Crowd<'a, D> {
             driver,
             magazine: Rc::new(Depot::new(PoolSettings::default()).magazine()),
             messages: Messages::new(plan.size),
-            greeting: Stream::greeting(plan.framing, plan.size),
             links: Vec::with_capacity(plan.share(thread).len()),
             places: vec![0; plan.share(thread).len()],
             coming: 0,
@@ -170,9 +167,14 @@ impl<'a, D: Driver> Crowd<'a, D> {
     }
 
     fn add(&mut self, number: usize, conn: Conn) {
-        let stream = Stream::new(self.plan.framing, self.plan.size, number as u64);
+        let entropy = || {
+            let mut bytes = [0; 32];
+            self.driver.random(&mut bytes);
+            bytes
+        };
+        let (stream, greeting) = self.plan.speech.begin(self.plan.size, number as u64, entropy);
         self.places[conn.index()] = self.links.len();
-        self.links.push(Link::new(number, conn, stream));
+        self.links.push(Link::new(number, conn, stream, greeting));
         self.coming += 1;
     }
 
@@ -241,7 +243,7 @@ impl<'a, D: Driver> Crowd<'a, D> {
 
     /// Ends the connections in good order, so that the server sees players that leave and not a crash.
     fn leave(&mut self) {
-        let goodbye = Stream::goodbye(self.plan.framing);
+        let goodbye = self.plan.speech.goodbye();
         for at in 0..self.links.len() {
             if self.links[at].is_ready() {
                 self.links[at].control(&goodbye);

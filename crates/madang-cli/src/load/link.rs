@@ -9,6 +9,7 @@ use madang_driver::{Conn, Outgoing};
 use super::failure::Failure;
 use super::message::Messages;
 use super::stream::Stream;
+use crate::serve::echo::BROADCAST;
 
 /// So many bytes of messages leave in one send, or a single message that is longer.
 const SEND_BYTES: usize = 64 * 1024;
@@ -27,7 +28,7 @@ pub(crate) struct Link {
     pub(crate) conn: Conn,
     pub(crate) stage: Stage,
     stream: Stream,
-    /// A greeting or pongs that wait to be sent.
+    /// Frames that are no messages and wait to be sent: a greeting, a log-in, pongs.
     control: Vec<u8>,
     /// When each message that has no echo yet was due, in ns of the run's clock.
     due: VecDeque<u64>,
@@ -43,7 +44,7 @@ pub(crate) struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Connecting,
-    /// LAN: greeted, not welcomed yet.
+    /// Greeted, not welcomed yet.
     Greeting,
     Ready,
     /// On its way out in good order: what is queued leaves, then our direction ends.
@@ -78,16 +79,18 @@ pub(crate) struct Heard {
     /// When each message was due whose echo came now; the caller empties it.
     pub(crate) echoes: Vec<u64>,
     pub(crate) welcome: bool,
+    /// Messages to everybody; the caller takes them.
+    pub(crate) broadcasts: u64,
 }
 
 impl Link {
-    pub(crate) fn new(number: usize, conn: Conn, stream: Stream) -> Self {
+    pub(crate) fn new(number: usize, conn: Conn, stream: Stream, greeting: Vec<u8>) -> Self {
         Self {
             number,
             conn,
             stage: Stage::Connecting,
             stream,
-            control: Vec::new(),
+            control: greeting,
             due: VecDeque::new(),
             said: 0,
             heard: 0,
@@ -129,7 +132,7 @@ impl Link {
         !self.control.is_empty() || self.is_ready() && self.unsaid() > 0
     }
 
-    /// Appends what is to be said next to `out`, in whole frames; how many messages are in it.
+    /// Makes of `out`, which is empty, what is to be said next; how many messages are in it.
     pub(crate) fn say(&mut self, messages: &Messages, out: &mut Vec<u8>) -> u64 {
         out.append(&mut self.control);
         let before = self.said;
@@ -140,6 +143,7 @@ impl Link {
                 break;
             }
         }
+        self.stream.pack(out);
         self.said - before
     }
 
@@ -153,6 +157,7 @@ impl Link {
         let Self { number, stream, control, due, said, heard, .. } = self;
         stream.hear(bytes, |kind, payload| {
             match kind {
+                Kind::Message if payload.first() == Some(&BROADCAST) => into.broadcasts += 1,
                 Kind::Message => {
                     if heard == said || !messages.is(*number, *heard, payload) {
                         return Err(Failure::WrongEcho);
@@ -164,6 +169,8 @@ impl Link {
                     let ping = Heartbeat::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;
                     control.extend_from_slice(&ping.pong());
                 }
+                // It comes with the answer that is due.
+                Kind::Accept => control.extend_from_slice(payload),
                 Kind::Welcome => into.welcome = true,
                 Kind::Refusal => {
                     let refusal = Refusal::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;
@@ -173,7 +180,7 @@ impl Link {
                     let goodbye = Goodbye::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;
                     return Err(Failure::Goodbye(goodbye.reason));
                 }
-                // A greeting and a pong say nothing that is counted; the framing lets no other kind through.
+                // A greeting, a pong, a place in the queue: nothing that is counted. The wire lets no other kind through.
                 _ => {}
             }
             Ok(())

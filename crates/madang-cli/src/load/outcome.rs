@@ -19,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) window: Range<u64>,
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Messages that the server sent to everybody.
+    pub(crate) broadcasts: u64,
     /// Of all messages that were *due* in the window, whenever their echo came.
     pub(crate) latency: Latency,
     /// Connections that failed at any time.
@@ -30,7 +32,7 @@ pub(crate) struct Outcome {
 impl Default for Outcome {
     fn default() -> Self {
         let (latency, failures) = (Latency::new(), BTreeMap::new());
-        Self { window: 0..0, sent: 0, received: 0, latency, failed: 0, failures }
+        Self { window: 0..0, sent: 0, received: 0, broadcasts: 0, latency, failed: 0, failures }
     }
 }
 
@@ -38,6 +40,12 @@ impl Outcome {
     pub(crate) fn said(&mut self, now_ns: u64, messages: u64) {
         if self.window.contains(&now_ns) {
             self.sent += messages;
+        }
+    }
+
+    pub(crate) fn broadcasts(&mut self, messages: u64, now_ns: u64) {
+        if self.window.contains(&now_ns) {
+            self.broadcasts += messages;
         }
     }
 
@@ -67,6 +75,7 @@ impl Outcome {
         self.window = self.window.start.max(other.window.start)..self.window.end.max(other.window.end);
         self.sent += other.sent;
         self.received += other.received;
+        self.broadcasts += other.broadcasts;
         self.latency.add(&other.latency);
         self.failed += other.failed;
         for (reason, count) in other.failures {

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use madang_driver::{ConnectOptions, DriverKind, SocketOptions};
 
 use super::report::Drive;
-use crate::framing::Framing;
+use super::stream::Speech;
+use super::visitors::Visits;
 
 /// Everything that the threads of a run need to know; shared by all of them.
 #[derive(Clone, Debug)]
@@ -16,13 +18,16 @@ pub(crate) struct Plan {
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
-    pub(crate) framing: Framing,
+    pub(crate) speech: Speech,
     pub(crate) driver: DriverKind,
     /// Sockets live in the rings' own tables instead of the process's.
     pub(crate) own_file_table: bool,
     /// Payload bytes of each message.
     pub(crate) size: usize,
     pub(crate) drive: Drive,
+    pub(crate) visits: Visits,
+    /// The processor of all our threads.
+    pub(crate) core: Option<usize>,
     /// Traffic that is not measured yet.
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
@@ -44,6 +49,14 @@ impl Plan {
         }
     }
 
+    /// Keeps the current thread where the plan wants all of them.
+    pub(crate) fn pin(&self) -> anyhow::Result<()> {
+        match self.core {
+            Some(core) => madang_driver::pin_thread(core).with_context(|| format!("--core {core}")),
+            None => Ok(()),
+        }
+    }
+
     /// The numbers of the connections that belong to a thread.
     pub(crate) fn share(&self, thread: usize) -> std::ops::Range<usize> {
         let at = |thread: usize| self.connections * thread / self.threads;
@@ -54,6 +67,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framing::Framing;
 
     fn plan(connections: usize, threads: usize) -> Plan {
         let address = |host: u8, port| SocketAddr::from(([127, 0, 0, host], port));
@@ -62,11 +76,13 @@ mod tests {
             sources: vec![address(2, 0).ip(), address(3, 0).ip()],
             connections,
             threads,
-            framing: Framing::Be32,
+            speech: Speech::Plain(Framing::Be32),
             driver: DriverKind::Readiness,
             own_file_table: false,
             size: 32,
             drive: Drive::Closed { depth: 1 },
+            visits: Visits::default(),
+            core: None,
             warm_up: Duration::ZERO,
             measured: Duration::ZERO,
             ramp: Duration::ZERO,

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::latency::Percentiles;
+use super::visitors::Came;
 
 /// How the clients were driven; it says what the latencies mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,12 @@ pub(crate) struct Run {
     /// What happened to them, by how often.
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) latency: Percentiles,
+    /// Messages that the server sent to everybody and that nobody asked for.
+    #[serde(default)]
+    pub(crate) broadcasts: u64,
+    /// Who came beside the connections that were measured.
+    #[serde(default)]
+    pub(crate) visitors: Vec<Came>,
 }
 
 /// Runs side by side: `Display` is the table, serialization the JSON.
@@ -136,6 +143,14 @@ impl fmt::Display for Report {
         for (reason, count) in self.runs.iter().flat_map(|run| &run.failures) {
             writeln!(f, "{count} × {reason}")?;
         }
+        for run in &self.runs {
+            if run.broadcasts > 0 {
+                writeln!(f, "{} messages to everybody", run.broadcasts)?;
+            }
+            for came in &run.visitors {
+                writeln!(f, "{came}")?;
+            }
+        }
         Ok(())
     }
 }
@@ -176,6 +191,8 @@ mod tests {
             received: 2_000_000,
             failed: 0,
             failures: BTreeMap::new(),
+            broadcasts: 0,
+            visitors: vec![],
             latency,
         };
         let drive = Drive::Paced { messages_per_second: 100_000 };

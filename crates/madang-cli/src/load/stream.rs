@@ -1,70 +1,121 @@
 //! One connection's bytes as frames, both ways, in any of the framings.
 
+pub(crate) mod wan;
+
+use std::fmt;
+
 use madang::wire::be32::Be32;
 use madang::wire::classic::{Classic, ClassicSettings};
 use madang::wire::lan::{self, LanFraming};
 use madang::wire::{Find, FrameError, FrameLimit, Kind, WriteError, seal_frame};
 
+use self::wan::{Pinned, Prepared, Wan};
 use super::failure::Failure;
 use super::message::Messages;
 use crate::framing::Framing;
 
+/// What the connections of a run speak.
+#[derive(Clone, Debug)]
+pub(crate) enum Speech {
+    Plain(Framing),
+    Wan(Pinned),
+}
+
 #[derive(Debug)]
 pub(crate) struct Stream {
     wire: Wire,
-    /// The beginning of a frame whose rest has not come: never more than one frame.
+    /// The beginning of a frame or record whose rest has not come: never more than one.
     partial: Vec<u8>,
 }
 
-/// The state of a framing.
-#[derive(Debug)]
+/// The state of a framing, or of a handshake and the records behind it.
 enum Wire {
-    Lan(LanFraming),
-    Be32(Be32),
-    Classic(Classic),
+    Plain(Box<dyn madang::wire::Framing>),
+    Wan(Box<Wan>),
 }
 
-impl Stream {
-    /// For messages of up to `size` bytes; `seed` differs between connections.
-    pub(crate) fn new(framing: Framing, size: usize, seed: u64) -> Self {
-        let limit = limit_for(size);
-        let wire = match framing {
-            Framing::Lan => Wire::Lan(LanFraming::client(limit)),
-            Framing::Be32 => Wire::Be32(Be32::new(limit)),
-            Framing::Classic => Wire::Classic(Classic::new(ClassicSettings::default(), seed)),
-        };
-        Self { wire, partial: Vec::new() }
-    }
-
-    /// What a client of this framing says before anything else; empty where there is no greeting.
-    pub(crate) fn greeting(framing: Framing, size: usize) -> Vec<u8> {
-        if framing != Framing::Lan {
-            return Vec::new();
+impl Speech {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Plain(framing) => framing.name(),
+            Self::Wan(_) => "wan",
         }
-        let greeting =
-            lan::Greeting { service: "load", frame_limit: limit_for(size), ..lan::Greeting::default() };
-        control(|room| greeting.to_frame(room))
     }
 
-    /// What it says last.
-    pub(crate) fn goodbye(framing: Framing) -> Vec<u8> {
-        if framing != Framing::Lan {
+    /// The longest message that it can carry.
+    pub(crate) fn longest(&self) -> usize {
+        match self {
+            Self::Plain(Framing::Lan | Framing::Be32) | Self::Wan(_) => FrameLimit::MAX.get() as usize,
+            Self::Plain(Framing::Classic) => ClassicSettings::default().limit.into(),
+        }
+    }
+
+    /// What a client says last; empty where there is no such word.
+    pub(crate) fn goodbye(&self) -> Vec<u8> {
+        if let Self::Plain(Framing::Be32 | Framing::Classic) = self {
             return Vec::new();
         }
         let goodbye = lan::Goodbye { reason: lan::GoodbyeReason::Stopping, code: 0 };
         control(|room| goodbye.to_frame(room))
     }
 
+    /// A connection for messages of up to `size` bytes, and what it says first: nothing where there is no greeting. `seed`
+    /// differs between connections, and so does what `entropy` gives.
+    pub(crate) fn begin(
+        &self,
+        size: usize,
+        seed: u64,
+        entropy: impl FnOnce() -> [u8; 32],
+    ) -> (Stream, Vec<u8>) {
+        match self {
+            Self::Plain(framing) => (Stream::plain(*framing, size, seed), greeting(*framing, size)),
+            Self::Wan(pinned) => Stream::wan(pinned, Prepared::new(pinned, size, entropy()), size),
+        }
+    }
+}
+
+impl Stream {
+    fn plain(framing: Framing, size: usize, seed: u64) -> Self {
+        let limit = limit_for(size);
+        let wire: Box<dyn madang::wire::Framing> = match framing {
+            Framing::Lan => Box::new(LanFraming::client(limit)),
+            Framing::Be32 => Box::new(Be32::new(limit)),
+            Framing::Classic => Box::new(Classic::new(ClassicSettings::default(), seed)),
+        };
+        Self { wire: Wire::Plain(wire), partial: Vec::new() }
+    }
+
+    /// A client of a WAN server whose preamble was made before, and that preamble.
+    pub(crate) fn wan(pinned: &Pinned, prepared: Prepared, size: usize) -> (Self, Vec<u8>) {
+        let (wan, preamble) = Wan::new(pinned, prepared, size);
+        (Self { wire: Wire::Wan(Box::new(wan)), partial: Vec::new() }, preamble)
+    }
+
     /// Appends message `sequence` of a connection to `out`, framed.
     pub(crate) fn say(&mut self, messages: &Messages, connection: usize, sequence: u64, out: &mut Vec<u8>) {
-        let framing = self.wire.framing();
-        let overhead = framing.overhead();
         let start = out.len();
+        let framing = match &mut self.wire {
+            Wire::Plain(framing) => framing,
+            Wire::Wan(_) => {
+                out.extend(lan::header(Kind::Message, messages.size() as u32));
+                out.resize(start + lan::HEADER + messages.size(), 0);
+                return messages.write(connection, sequence, &mut out[start + lan::HEADER..]);
+            }
+        };
+        let overhead = framing.overhead();
         out.resize(start + overhead.total() + messages.size(), 0);
         let room = &mut out[start..];
         messages.write(connection, sequence, &mut room[overhead.head..][..messages.size()]);
-        let len = seal_frame(framing, room).expect("the size was checked against the framing's limit");
+        let len = seal_frame(&mut **framing, room).expect("the size was checked against the framing's limit");
         out.truncate(start + len);
+    }
+
+    /// Frames become bytes of the stream, which they are already but on a WAN.
+    pub(crate) fn pack(&mut self, frames: &mut Vec<u8>) {
+        if let Wire::Wan(wan) = &mut self.wire {
+            let plain = std::mem::take(frames);
+            wan.pack(&plain, frames);
+        }
     }
 
     /// Hands each frame that is whole by now to `each`, in order, and keeps the rest.
@@ -73,7 +124,20 @@ impl Stream {
         mut bytes: &mut [u8],
         mut each: impl FnMut(Kind, &[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let framing = self.wire.framing();
+        let framing = match &mut self.wire {
+            Wire::Plain(framing) => framing,
+            Wire::Wan(wan) if self.partial.is_empty() => {
+                let used = wan.hear(bytes, &mut each)?;
+                self.partial.extend_from_slice(&bytes[used..]);
+                return Ok(());
+            }
+            Wire::Wan(wan) => {
+                self.partial.extend_from_slice(bytes);
+                let used = wan.hear(&mut self.partial, &mut each)?;
+                self.partial.drain(..used);
+                return Ok(());
+            }
+        };
         while !self.partial.is_empty() {
             match framing.find(&self.partial)? {
                 Find::Need { total } => {
@@ -104,14 +168,23 @@ impl Stream {
     }
 }
 
-impl Wire {
-    fn framing(&mut self) -> &mut dyn madang::wire::Framing {
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lan(lan) => lan,
-            Self::Be32(be32) => be32,
-            Self::Classic(classic) => classic,
+            Self::Plain(_) => f.write_str("Plain"),
+            Self::Wan(wan) => wan.fmt(f),
         }
     }
+}
+
+/// A LAN's greeting. Who speaks another framing begins with messages.
+fn greeting(framing: Framing, size: usize) -> Vec<u8> {
+    if framing != Framing::Lan {
+        return Vec::new();
+    }
+    let greeting =
+        lan::Greeting { service: "load", frame_limit: limit_for(size), ..lan::Greeting::default() };
+    control(|room| greeting.to_frame(room))
 }
 
 fn control(write: impl FnOnce(&mut [u8]) -> Result<usize, WriteError>) -> Vec<u8> {
@@ -119,14 +192,6 @@ fn control(write: impl FnOnce(&mut [u8]) -> Result<usize, WriteError>) -> Vec<u8
     let len = write(&mut frame).expect("there is room for every control frame");
     frame.truncate(len);
     frame
-}
-
-/// The longest message that a framing can carry.
-pub(crate) fn longest(framing: Framing) -> usize {
-    match framing {
-        Framing::Lan | Framing::Be32 => FrameLimit::MAX.get() as usize,
-        Framing::Classic => ClassicSettings::default().limit.into(),
-    }
 }
 
 fn limit_for(size: usize) -> FrameLimit {
@@ -143,7 +208,7 @@ mod tests {
     /// Three messages in a framing that has no greeting, or the payloads of a LAN server's first words.
     fn said(framing: Framing) -> Vec<u8> {
         let messages = Messages::new(SIZE);
-        let mut stream = Stream::new(framing, SIZE, 5);
+        let mut stream = Stream::plain(framing, SIZE, 5);
         let mut bytes = Vec::new();
         (0..3).for_each(|sequence| stream.say(&messages, 1, sequence, &mut bytes));
         bytes
@@ -156,7 +221,7 @@ mod tests {
             for first in 0..=bytes.len() {
                 for second in [first, (first + 1).min(bytes.len()), (first + 50).min(bytes.len())] {
                     let messages = Messages::new(SIZE);
-                    let mut stream = Stream::new(framing, SIZE, 9);
+                    let mut stream = Stream::plain(framing, SIZE, 9);
                     let mut heard = 0;
                     for part in [0..first, first..second, second..bytes.len()] {
                         let each = |kind, payload: &[u8]| {
@@ -183,7 +248,7 @@ mod tests {
     #[test]
     fn a_partial_frame_never_holds_more_than_itself() {
         let bytes = said(Framing::Be32);
-        let mut stream = Stream::new(Framing::Be32, SIZE, 0);
+        let mut stream = Stream::plain(Framing::Be32, SIZE, 0);
         for part in bytes.chunks(SIZE + 3) {
             stream.hear(&mut part.to_vec(), |_, _| Ok(())).expect("our own frames");
             assert!(stream.partial.len() <= SIZE + 4);
@@ -198,7 +263,7 @@ mod tests {
             (Framing::Classic, &[0]),
             (Framing::Lan, &[1, 0, 0, 4, 1]),
         ] {
-            let result = Stream::new(framing, SIZE, 0).hear(&mut bytes.to_vec(), |_, _| Ok(()));
+            let result = Stream::plain(framing, SIZE, 0).hear(&mut bytes.to_vec(), |_, _| Ok(()));
             assert!(matches!(result, Err(Failure::Frame(_))), "{framing:?} {bytes:?}: {result:?}");
         }
     }

@@ -8,6 +8,9 @@ pub(crate) const ASKED: u32 = 1;
 /// The same when an echo could not be queued: a session with a gap in its echoes is worth nothing.
 pub(crate) const NO_ROOM: u32 = 2;
 
+/// How every message to everybody begins (`--broadcast`); no echo of a client of ours does.
+pub(crate) const BROADCAST: u8 = b'!';
+
 /// Sends each message back, and acts on its first byte:
 ///
 /// | byte | the server |

@@ -92,10 +92,8 @@ impl<D: Driver> Crowd<'_, D> {
 
     fn connected(&mut self, at: usize) {
         self.links[at].stage = Stage::Greeting;
-        if self.greeting.is_empty() {
+        if !self.links[at].has_something_to_say() {
             self.admitted(at);
-        } else {
-            self.links[at].control(&self.greeting);
         }
     }
 
@@ -115,6 +113,7 @@ impl<D: Driver> Crowd<'_, D> {
         let mut heard = std::mem::take(&mut self.heard);
         let result = link.hear(bytes, &self.messages, &mut heard);
         let now = self.clock();
+        self.outcome.broadcasts(std::mem::take(&mut heard.broadcasts), now);
         for due in heard.echoes.drain(..) {
             self.outcome.echo(due, now);
             self.teller.echo(due, now);

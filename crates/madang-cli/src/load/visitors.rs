@@ -1,0 +1,220 @@
+//! Connections beside those that are measured: strangers who hold a place and say little, garbage, and log-ins one after
+//! the other. One thread with a driver of its own carries them all, while the crowd speaks.
+//!
+//! | who | says | must end | its time |
+//! |---|---|---|---|
+//! | stranger | nothing, or a greeting so slowly that it never gets done | by the server, without a byte | from connected to ended |
+//! | garbage | a probe, noise, or a preamble with a wrong tag | by the server, without a byte | the same |
+//! | log-in | what a client says until it is welcome, then goodbye | in good order | from when it was due to the welcome |
+//!
+//! The handshakes of log-ins are begun before the run starts: a client's share of a storm would otherwise be measured
+//! with it.
+
+mod group;
+mod turn;
+mod visitor;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use madang::packet::{Depot, Magazine, PoolSettings};
+use madang_driver::{Completion, Driver, DriverSettings, Time};
+
+use self::group::Group;
+pub(crate) use self::group::{Came, Sort};
+use self::visitor::Visitor;
+use super::plan::Plan;
+use super::schedule::Schedule;
+use super::stream::Speech;
+use super::stream::wan::Prepared;
+use super::together::Together;
+
+/// Visitors that come at a pace and are here at the same time; those beyond are counted as missed. A server's deadline for
+/// strangers times the pace must fit, or the pace is not what it says.
+const PACED_MAX: usize = 16_384;
+
+/// Handshakes that are begun before the run; some KiB each.
+const PREPARED_MAX: u64 = 24_000;
+
+/// Between two bytes of a stranger who dribbles: no pause in it is long, and no deadline is met.
+const DRIBBLE: Duration = Duration::from_millis(250);
+
+/// Completions of one poll.
+const BATCH: usize = 512;
+
+/// How often the thread looks up from its work.
+const LOOK_EACH: Duration = Duration::from_millis(20);
+
+/// How long all may take to go when the run is over: longer than any server's patience with a stranger.
+const GO: Duration = Duration::from_secs(15);
+
+/// Who visits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Visits {
+    /// So many at a time; who was sent away is followed by another.
+    pub(crate) strangers: usize,
+    /// Every second one of them dribbles.
+    pub(crate) dribble: bool,
+    /// Connections a second.
+    pub(crate) garbage: Option<u64>,
+    /// Log-ins a second.
+    pub(crate) storm: Option<u64>,
+}
+
+impl Visits {
+    pub(crate) fn any(&self) -> bool {
+        self.strangers > 0 || self.garbage.is_some() || self.storm.is_some()
+    }
+
+    /// The most that are here at the same time.
+    pub(crate) fn connections_max(&self) -> usize {
+        let paced = self.garbage.is_some() || self.storm.is_some();
+        self.strangers + if paced { PACED_MAX } else { 0 }
+    }
+}
+
+/// The size of driver that the thread needs.
+pub(crate) fn driver_settings(plan: &Plan) -> DriverSettings {
+    DriverSettings {
+        connections_max: plan.visits.connections_max(),
+        own_file_table: plan.own_file_table,
+        ..DriverSettings::default()
+    }
+}
+
+pub(crate) struct Visitors<'a, D> {
+    plan: &'a Plan,
+    together: &'a Together,
+    driver: D,
+    magazine: Rc<Magazine>,
+    /// By the driver's index of a connection.
+    visitors: Vec<Option<Visitor>>,
+    groups: [Group; Sort::ALL.len()],
+    /// What came at a pace, garbage and log-ins.
+    paces: [Option<Schedule>; 2],
+    prepared: Vec<Prepared>,
+    /// Those that want something of the driver.
+    marked: Vec<usize>,
+    next_dribble: Time,
+    /// How many have come, for where they come from and what they say.
+    came: usize,
+    origin: Time,
+    now: Time,
+    completions: Vec<Completion>,
+}
+
+impl<'a, D: Driver> Visitors<'a, D> {
+    pub(crate) fn new(plan: &'a Plan, together: &'a Together, driver: D) -> Self {
+        let now = driver.now();
+        let pace = |rate: Option<u64>| rate.map(|rate| Schedule::new(rate, 0, 1));
+        Self {
+            plan,
+            together,
+            magazine: Rc::new(Depot::new(PoolSettings::default()).magazine()),
+            visitors: (0..plan.visits.connections_max()).map(|_| None).collect(),
+            groups: Sort::ALL.map(Group::new),
+            paces: [pace(plan.visits.garbage), pace(plan.visits.storm)],
+            prepared: Vec::new(),
+            marked: Vec::new(),
+            next_dribble: now,
+            came: 0,
+            origin: now,
+            now,
+            completions: Vec::with_capacity(BATCH),
+            driver,
+        }
+    }
+
+    /// Visits while the crowd speaks, and sees all visitors out.
+    pub(crate) fn run(mut self) -> Vec<Came> {
+        let magazine = Rc::clone(&self.magazine);
+        let _installed = magazine.install();
+        self.prepare();
+        self.together.arrived();
+        let deadline = self.driver.now() + self.plan.ramp;
+        while !self.together.all_arrived() && self.now < deadline && !self.together.is_over() {
+            self.turn(self.now + Duration::from_millis(1));
+        }
+        self.origin = self.now;
+        let end = self.origin + self.plan.warm_up + self.plan.measured;
+        while self.now < end && !self.together.is_over() {
+            self.arrive();
+            self.dribble();
+            let next = self.paces.iter().flatten().map(Schedule::next_due_ns).min();
+            let due = next.map(|ns| self.origin + Duration::from_nanos(ns));
+            let look = self.now + LOOK_EACH;
+            self.turn(due.map_or(look, |due| due.min(look)).min(end));
+        }
+        self.see_out();
+        let leaked = self.driver.shutdown(Duration::from_secs(1));
+        if !leaked.is_none() {
+            self.groups[0].fail(leaked.to_string());
+        }
+        self.groups.into_iter().filter_map(Group::report).collect()
+    }
+
+    fn prepare(&mut self) {
+        let (Speech::Wan(pinned), Some(rate)) = (&self.plan.speech, self.plan.visits.storm) else { return };
+        let seconds = (self.plan.warm_up + self.plan.measured).as_secs() + 1;
+        for _ in 0..rate.saturating_mul(seconds).min(PREPARED_MAX) {
+            self.prepared.push(Prepared::new(pinned, self.plan.size, entropy(&mut self.driver)));
+        }
+    }
+
+    /// Those whose time to come it is.
+    fn arrive(&mut self) {
+        let missing = self.plan.visits.strangers.saturating_sub(self.groups[Sort::Stranger as usize].here());
+        for _ in 0..missing.min(BATCH) {
+            self.connect(Sort::Stranger, self.clock());
+        }
+        for (at, sort) in [Sort::Garbage, Sort::LogIn].into_iter().enumerate() {
+            let now = self.clock();
+            while let Some(due) = self.paces[at].as_mut().and_then(|pace| pace.take(now)) {
+                self.connect(sort, due);
+            }
+        }
+    }
+
+    /// A byte of each who dribbles.
+    fn dribble(&mut self) {
+        if self.now < self.next_dribble {
+            return;
+        }
+        self.next_dribble = self.now + DRIBBLE;
+        for (at, visitor) in self.visitors.iter_mut().enumerate() {
+            if visitor.as_mut().is_some_and(Visitor::dribble) {
+                self.marked.push(at);
+            }
+        }
+    }
+
+    /// Waits for the server to end all that are still here, and then ends them itself.
+    fn see_out(&mut self) {
+        let deadline = self.now + GO;
+        while self.now < deadline
+            && self.groups.iter().any(|group| group.here() > 0)
+            && !self.together.is_over()
+        {
+            self.dribble();
+            self.turn(self.now + LOOK_EACH);
+        }
+        for at in 0..self.visitors.len() {
+            self.end(at, Some("still here when all should be gone"));
+        }
+        let deadline = self.now + Duration::from_secs(3);
+        while self.now < deadline && self.visitors.iter().any(Option::is_some) {
+            self.turn(self.now + LOOK_EACH);
+        }
+    }
+
+    /// Nanoseconds since the messages started.
+    fn clock(&self) -> u64 {
+        u64::try_from(self.now.since(self.origin).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn entropy(driver: &mut impl Driver) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    driver.random(&mut bytes);
+    bytes
+}
