@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | players | ten messages a second each, at an even pace | verify every echo |
 //! | flat out | 16 messages in flight each | verify every echo |
-//! | trouble | an even pace again | over-send, churn, reset, garbage: each mode in turn |
+//! | trouble | an even pace again | over-send, churn, reset, never read, garbage: each mode in turn |
 
 mod act;
 mod child;
@@ -31,7 +31,7 @@ use crate::load::report::Drive;
 use crate::serve::echo::Echo;
 use crate::serve::stopped::Books;
 use crate::signals::Signals;
-use crate::{log, process, serve};
+use crate::{log, process, serve, wan};
 
 /// A player's pace in most games: input, movement, chat.
 const MESSAGES_PER_SECOND_EACH: u64 = 10;
@@ -64,6 +64,9 @@ pub(crate) struct Options {
     /// What moves the bytes
     #[arg(long, value_enum, default_value = "auto")]
     driver: Driver,
+    /// A server for players: encrypted sessions, under a key that is thrown away
+    #[arg(long)]
+    wan: bool,
 }
 
 /// Plays the three acts, prints a summary and gives the exit code.
@@ -83,13 +86,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     settings.service = "demo".into();
     settings.driver = options.driver.choice();
     let descriptors = process::descriptors();
-    let server = Framing::Lan.server(settings).start(Echo)?;
+    let (builder, wan) = match options.wan {
+        true => {
+            let (builder, public) = wan::server(settings)?;
+            (builder, public.first().copied())
+        }
+        false => (Framing::Lan.server(settings), None),
+    };
+    let server = builder.start(Echo)?;
     let cast = Cast {
         server: server.local_addr(),
         driver: server.driver(),
         threads: workers as usize,
         connections: connections as usize,
         dummies: options.dummies as usize,
+        wan,
     };
     announce(&cast, options.driver, &mut screen);
 
@@ -122,7 +133,7 @@ fn quarter_of_the_processors() -> u64 {
     std::thread::available_parallelism().map_or(1, |processors| processors.get() as u64 / 4).clamp(1, 4)
 }
 
-/// Four parts for each of the first two acts and seven for the third, which has six modes and a tail.
+/// Four parts for each of the first two acts and seven for the third, which has seven modes.
 fn acts(connections: u64, seconds: u64) -> [Act; 3] {
     let even = Drive::Paced { messages_per_second: connections * MESSAGES_PER_SECOND_EACH };
     let part = (seconds * 4 / 15).max(1);
@@ -149,7 +160,7 @@ fn acts(connections: u64, seconds: u64) -> [Act; 3] {
             name: "trouble",
             story: format!("{players} players, beside churn, resets, over-sending and garbage"),
             drive: even,
-            seconds: mode_seconds * 6,
+            seconds: mode_seconds * 7,
             mode: "all",
             mode_seconds,
         },
@@ -157,11 +168,12 @@ fn acts(connections: u64, seconds: u64) -> [Act; 3] {
 }
 
 fn announce(cast: &Cast, wanted: Driver, screen: &mut Screen) {
-    let Cast { server, driver, threads, dummies, .. } = cast;
+    let Cast { server, driver, threads, dummies, wan, .. } = cast;
+    let kind = if wan.is_some() { "an encrypted WAN" } else { "a LAN" };
     let shards = if *threads == 1 { "one shard".to_owned() } else { format!("{threads} shards") };
     screen.say("");
     screen.say(&format!(
-        "  {}  a LAN echo server on {server}: {driver} driver, {shards}",
+        "  {}  {kind} echo server on {server}: {driver} driver, {shards}",
         screen.bold("madang demo")
     ));
     if let (Driver::Auto, Err(reason)) = (wanted, Driver::Uring.kind()) {

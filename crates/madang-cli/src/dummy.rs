@@ -78,6 +78,9 @@ pub(crate) struct Options {
     /// Payload bytes, one number or a range
     #[arg(long, value_name = "MIN..MAX", default_value = "32..512")]
     size: Sizes,
+    /// Pass over messages to everybody, which begin with `!` (`madang serve --broadcast`)
+    #[arg(long)]
+    broadcasts: bool,
     /// steady: messages outstanding at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     depth: u32,
@@ -111,6 +114,8 @@ enum ModeChoice {
     RandomDisconnect,
     /// Reset the connection in the middle of traffic
     Reset,
+    /// Half of the clients ask and never read, and must be cut off; the others must not notice
+    NeverRead,
     /// Half of the clients send garbage and must be cut off; the others must not notice
     Garbage,
     /// Each mode in turn
@@ -137,6 +142,7 @@ pub(crate) struct Settings {
     /// With [`Framing::Wan`] and no other.
     wan: Option<Pinned>,
     sizes: Sizes,
+    broadcasts: bool,
     depth: u64,
     rate: u32,
     burst: u64,
@@ -159,8 +165,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         anyhow::bail!("--size: this framing carries at most {longest} bytes");
     }
     let modes = options.mode.modes();
-    if modes.contains(&Mode::Garbage) && options.clients < 2 {
-        anyhow::bail!("--clients: garbage needs one client to attack and one to be honest beside it");
+    if let Some(mode) = modes.iter().find(|mode| mode.has_sides() && options.clients < 2) {
+        anyhow::bail!("--clients: {} needs one client to do wrong and one to be honest beside it", mode.name());
     }
     let settings = Settings {
         address: options.addr,
@@ -169,6 +175,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         framing,
         wan,
         sizes: options.size,
+        broadcasts: options.broadcasts,
         depth: options.depth.into(),
         rate: options.rate,
         burst: options.burst.into(),
@@ -233,6 +240,7 @@ impl ModeChoice {
             Self::Churn => vec![Mode::Churn],
             Self::RandomDisconnect => vec![Mode::RandomDisconnect],
             Self::Reset => vec![Mode::Reset],
+            Self::NeverRead => vec![Mode::NeverRead],
             Self::Garbage => vec![Mode::Garbage],
             Self::All => Mode::EACH.to_vec(),
         }

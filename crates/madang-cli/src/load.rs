@@ -282,7 +282,7 @@ impl UseDriver for Visiting<'_> {
 }
 
 fn public_key(text: &str) -> Result<PublicKey, String> {
-    text.parse::<crate::dummy::wan::PublicKey>().map(|key| PublicKey::from_bytes(key.0))
+    text.parse().map_err(|error: madang::wire::wan::NotAPublicKey| error.to_string())
 }
 
 impl Options {

@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `demo` | server and clients together, with live figures |
+//! | `keygen` | a key for a WAN server |
 //! | `serve` | an echo server, with the settings of a file |
 //! | `dummy` | many simple clients that judge an echo server |
 //! | `load` | as much traffic as an echo server takes, and its latencies |
@@ -18,12 +19,14 @@ mod demo;
 mod driver;
 mod dummy;
 mod framing;
+mod keygen;
 mod load;
 mod log;
 mod process;
 mod serve;
 mod signals;
 mod sim;
+mod wan;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,8 @@ struct Cli {
 enum Command {
     /// See it run: an echo server and thousands of clients on this machine, with live figures and a summary
     Demo(demo::Options),
+    /// Make the key of a WAN server, and print the public half, which its clients pin
+    Keygen(keygen::Options),
     /// Run an echo server until Ctrl-C; the exit code says whether the stop left anything behind
     Serve(serve::Options),
     /// Play simple blocking clients against an echo server; the exit code says whether every echo was right
@@ -57,6 +62,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Keygen(options) => keygen::run(&options),
         Command::Serve(options) => serve::run(&options),
         Command::Dummy(options) => dummy::run(&options),
         Command::Load(options) => load::run(&options),

@@ -1,5 +1,6 @@
 //! `madang serve`: an echo server with the settings of a file, until a signal or its time is over.
 
+pub(crate) mod broadcast;
 pub(crate) mod echo;
 pub(crate) mod stopped;
 
@@ -13,12 +14,13 @@ use clap::Args;
 use madang::Settings;
 use tracing::Level;
 
+use self::broadcast::Broadcast;
 use self::echo::Echo;
 use self::stopped::Books;
 use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::signals::Signals;
-use crate::{log, process};
+use crate::{log, process, wan};
 
 /// More than the load client's usual 10,000 with room for those that come back at once.
 const MAX_SESSIONS: usize = 20_000;
@@ -42,6 +44,18 @@ pub(crate) struct Options {
     /// How messages are cut out of the stream
     #[arg(long, value_enum, default_value = "lan")]
     framing: Framing,
+    /// Serve players instead, over encrypted sessions: under the keys of `--key` or `key_files`, or one that is thrown away
+    #[arg(long, conflicts_with = "framing")]
+    wan: bool,
+    /// WAN: the server's key file (`madang keygen`); may be given up to four times
+    #[arg(long = "key", value_name = "FILE", requires = "wan")]
+    keys: Vec<PathBuf>,
+    /// Send so many messages a second to everybody, each beginning with `!`
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    broadcast: Option<u32>,
+    /// The bytes of each
+    #[arg(long, default_value_t = 256, requires = "broadcast", value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    broadcast_size: u32,
     /// What moves the bytes
     #[arg(long, value_enum)]
     driver: Option<Driver>,
@@ -64,14 +78,24 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let signals = Signals::listen()?;
     let descriptors = process::descriptors();
 
-    let server = options.framing.server(settings).start(Echo)?;
-    println!(
-        "serving {} on {} with the {} driver",
-        options.framing.name(),
-        server.local_addr(),
-        server.driver()
-    );
-    signals.wait(options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)));
+    let (name, builder, public) = match options.wan {
+        true => {
+            let (builder, public) = wan::server(settings)?;
+            ("wan", builder, public)
+        }
+        false => (options.framing.name(), options.framing.server(settings), Vec::new()),
+    };
+    let server = builder.start(Echo)?;
+    println!("serving {name} on {} with the {} driver", server.local_addr(), server.driver());
+    for key in public {
+        println!("clients pin {key}");
+    }
+    let deadline = options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    match options.broadcast {
+        Some(per_second) => Broadcast { per_second, bytes: options.broadcast_size as usize }
+            .run(&server.remote(), &signals, deadline),
+        None => drop(signals.wait(deadline)),
+    }
 
     println!("stopping");
     let books = Books::close(server, descriptors)?;
@@ -99,6 +123,9 @@ impl Options {
             settings = settings.overlay(&text).with_context(|| path.display().to_string())?;
         }
         settings.bind = self.bind.unwrap_or(settings.bind);
+        if !self.keys.is_empty() {
+            settings.key_files = self.keys.clone();
+        }
         settings.workers = self.workers.unwrap_or(settings.workers);
         settings.driver = self.driver.map_or(settings.driver, Driver::choice);
         for pair in &self.set {

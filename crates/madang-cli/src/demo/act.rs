@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use madang::Remote;
+use madang::wire::wan::PublicKey;
 use serde::Deserialize;
 
 use super::child::{Crowd, Ended};
@@ -47,6 +48,8 @@ pub(crate) struct Cast {
     pub(crate) threads: usize,
     pub(crate) connections: usize,
     pub(crate) dummies: usize,
+    /// The key that the clients pin; none on a LAN.
+    pub(crate) wan: Option<PublicKey>,
 }
 
 /// How an act went.
@@ -190,14 +193,26 @@ impl Play {
     }
 }
 
+impl Cast {
+    /// What the crowds speak, as an option of theirs.
+    fn speech(&self) -> (&'static str, String) {
+        match self.wan {
+            Some(key) => ("--wan", key.to_string()),
+            None => ("--framing", "lan".to_owned()),
+        }
+    }
+}
+
 impl Act {
     fn load_arguments(&self, cast: &Cast) -> Vec<String> {
         // The client takes the best driver whatever the server is told to use: its clock is part of the figures.
         // The first second of a crowd that just came in says more about the start than about the act.
         let warm_up = self.seconds.min(2) - 1;
-        let mut arguments = words("--live --json --framing lan");
+        let mut arguments = words("--live --json");
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         add("--addr", cast.server.to_string());
+        let (speech, which) = cast.speech();
+        add(speech, which);
         add("--connections", cast.connections.to_string());
         add("--threads", cast.threads.to_string());
         add("--warm-up-seconds", warm_up.to_string());
@@ -210,9 +225,11 @@ impl Act {
     }
 
     fn dummy_arguments(&self, cast: &Cast) -> Vec<String> {
-        let mut arguments = words("--report json-lines --framing lan --rate 20 --burst 256");
+        let mut arguments = words("--report json-lines --rate 20 --burst 256");
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         add("--addr", cast.server.to_string());
+        let (speech, which) = cast.speech();
+        add(speech, which);
         add("--clients", cast.dummies.to_string());
         add("--mode", self.mode.to_owned());
         add("--seconds", self.mode_seconds.to_string());

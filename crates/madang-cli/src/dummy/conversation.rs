@@ -57,6 +57,22 @@ impl Conversation {
         self.link.put_message(&self.payload);
     }
 
+    /// Says so many messages that ask for an echo.
+    pub(crate) fn say_some(&mut self, count: u64) {
+        (0..count).for_each(|_| self.say(Command::Echo));
+    }
+
+    /// Whether something that was said is not written yet.
+    pub(crate) fn waits_to_be_written(&self) -> bool {
+        self.link.waits_to_be_written()
+    }
+
+    /// Whether the server has ended the connection, seen without reading: not before all that it sent was taken, unless it
+    /// was reset.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.link.has_ended()
+    }
+
     /// Writes all that was said.
     pub(crate) fn flush(&mut self) -> Result<(), End> {
         self.link.flush()
@@ -126,7 +142,8 @@ impl Conversation {
     /// Resets the connection, whatever is still in flight.
     pub(crate) fn finish_by_reset(self) -> Tally {
         let due = Due { at_least: 0, at_most: self.judge.said() };
-        let Self { link, judge, speaker, noticed, .. } = self;
+        let Self { link, judge, speaker, mut noticed, .. } = self;
+        noticed.broadcasts += link.broadcasts();
         link.reset();
         tally(&judge, speaker, noticed, due, "")
     }
@@ -160,7 +177,8 @@ impl Conversation {
         self.verdict(expected.due, &format!("; {end}{goodbye}"))
     }
 
-    fn verdict(self, due: Due, context: &str) -> Tally {
+    fn verdict(mut self, due: Due, context: &str) -> Tally {
+        self.noticed.broadcasts += self.link.broadcasts();
         tally(&self.judge, self.speaker, self.noticed, due, context)
     }
 

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use self::peer::Peer;
 use super::framing::{Framing, Kind, encode_frame};
 use super::{lan, wan};
@@ -39,6 +41,8 @@ pub(crate) enum Flaw {
     KeepGarbage,
     /// Answers a stranger.
     AnswerStranger,
+    /// Waits for good for a client that does not read.
+    SufferAll,
     /// Refuses each third connection.
     Refuse,
     /// WAN: ends a connection without the goodbye that says that nothing is missing.
@@ -54,6 +58,12 @@ pub(crate) struct Double {
     pub(crate) address: SocketAddr,
     stop: Arc<AtomicBool>,
 }
+
+/// How long a client may not read.
+const SUFFERED: Duration = Duration::from_millis(700);
+
+/// As little as a double needs: it is to feel soon that a client does not read.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// The secret key of every double.
 const SECRET: [u8; 32] = [0x5e; 32];
@@ -110,6 +120,10 @@ impl Server {
     /// Ends with an error when the stream does; dropping the stream closes it.
     fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
+        if self.flaw != Flaw::SufferAll {
+            stream.set_write_timeout(Some(SUFFERED))?;
+            SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
+        }
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         if self.flaw == Flaw::Refuse && number % 3 == 2 {
             return Ok(());

@@ -14,6 +14,10 @@ use super::random::Random;
 use super::wan::{Secured, words};
 use super::{Settings, lan};
 
+/// How a message to everybody begins (`madang serve --broadcast`), and how long it may be.
+const BROADCAST: u8 = b'!';
+const BROADCAST_LONGEST: usize = 16 * 1024;
+
 /// How long to wait, so that a server that hangs is reported and never hangs the dummy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -48,6 +52,8 @@ pub(crate) struct Link {
     position: Option<u32>,
     /// The longest message that this client sends, and so the longest that may come back.
     longest_message: usize,
+    /// Messages to everybody that were passed over; none where there should be none.
+    broadcasts: Option<u64>,
     /// For keys, and for where writes and records are cut.
     random: Random,
 }
@@ -108,6 +114,7 @@ impl Link {
             goodbye: None,
             said_goodbye: false,
             position: None,
+            broadcasts: settings.broadcasts.then_some(0),
             longest_message: settings.sizes.max,
             random,
         })
@@ -173,6 +180,15 @@ impl Link {
         self.socket.write(bytes)
     }
 
+    pub(crate) fn waits_to_be_written(&self) -> bool {
+        !self.frames.is_empty() || !self.outbox.is_empty()
+    }
+
+    /// See [`Socket::has_ended`].
+    pub(crate) fn has_ended(&self) -> bool {
+        self.socket.has_ended()
+    }
+
     /// Frames become bytes of the stream: in records, or as they are.
     fn pack(&mut self) {
         match &mut self.secured {
@@ -196,6 +212,10 @@ impl Link {
             }
             let payload = &self.inbox[payload];
             match kind {
+                // For everybody, and no echo.
+                Kind::Message if self.broadcasts.is_some() && payload.first() == Some(&BROADCAST) => {
+                    self.broadcasts = self.broadcasts.map(|heard| heard + 1);
+                }
                 // Found again below: a payload that is given away cannot be borrowed on the other paths.
                 Kind::Message => break,
                 Kind::Ping => {
@@ -251,6 +271,11 @@ impl Link {
         self.socket.reset();
     }
 
+    /// Messages to everybody that came.
+    pub(crate) fn broadcasts(&self) -> u64 {
+        self.broadcasts.unwrap_or(0)
+    }
+
     /// The server's goodbye, if it said one.
     pub(crate) fn goodbye(&self) -> Option<&str> {
         self.goodbye.as_deref()
@@ -263,7 +288,8 @@ impl Link {
         let head = self.framing.header_len();
         self.fill(head).map_err(|end| self.cut(end, None))?;
         let header = self.framing.header(&self.inbox[..head])?;
-        if header.kind == Kind::Message && header.len > self.longest_message {
+        let longest = if self.broadcasts.is_some() { BROADCAST_LONGEST } else { 0 };
+        if header.kind == Kind::Message && header.len > self.longest_message.max(longest) {
             return Err(End::Malformed(format!("a message of {} bytes, longer than any sent", header.len)));
         }
         let whole = head + header.len;

@@ -18,6 +18,7 @@ pub(crate) enum Mode {
     Churn,
     RandomDisconnect,
     Reset,
+    NeverRead,
     Garbage,
 }
 
@@ -33,9 +34,25 @@ const OVER_SEND_WAIT: Duration = Duration::from_millis(20);
 /// over-send: how long there is no room to write before the client reads an echo to make some.
 const OVER_SEND_STUCK: Duration = Duration::from_millis(100);
 
+/// never-read: as little as the system permits, so that the server's side is what fills.
+const NEVER_READ_RECEIVE_BUFFER: usize = 4 * 1024;
+
+/// never-read: messages that leave in one write.
+const NEVER_READ_GROUP: u64 = 16;
+
+/// never-read: how soon the end is noticed when there is no room to write.
+const NEVER_READ_PAUSE: Duration = Duration::from_millis(20);
+
 impl Mode {
-    pub(crate) const EACH: [Self; 6] =
-        [Self::Steady, Self::OverSend, Self::Churn, Self::RandomDisconnect, Self::Reset, Self::Garbage];
+    pub(crate) const EACH: [Self; 7] = [
+        Self::Steady,
+        Self::OverSend,
+        Self::Churn,
+        Self::RandomDisconnect,
+        Self::Reset,
+        Self::NeverRead,
+        Self::Garbage,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -44,6 +61,7 @@ impl Mode {
             Self::Churn => "churn",
             Self::RandomDisconnect => "random-disconnect",
             Self::Reset => "reset",
+            Self::NeverRead => "never-read",
             Self::Garbage => "garbage",
         }
     }
@@ -58,8 +76,15 @@ impl Mode {
             Self::Reset => reset(client),
             // Odd clients attack, even ones are honest and must not notice.
             Self::Garbage if client.id % 2 == 1 => hostile::attack(client),
-            Self::Garbage => steady(client),
+            // The same with those who do not read.
+            Self::NeverRead if client.id % 2 == 1 => never_read(client),
+            Self::Garbage | Self::NeverRead => steady(client),
         }
+    }
+
+    /// Whether some clients do wrong and others are honest beside them.
+    pub(crate) const fn has_sides(self) -> bool {
+        matches!(self, Self::NeverRead | Self::Garbage)
     }
 }
 
@@ -191,6 +216,42 @@ fn reset(client: &mut Client<'_>) {
         match result {
             Ok(()) => client.tally.add(talk.finish_by_reset()),
             Err(end) => client.tally.add(talk.finish_broken(&end)),
+        }
+    }
+}
+
+/// Asks for echoes, as long as there is room to write, and takes none: the server must end it.
+fn never_read(client: &mut Client<'_>) {
+    while client.goes_on() {
+        let Some(mut talk) = client.converse(Some(NEVER_READ_RECEIVE_BUFFER)) else { continue };
+        let begun = Instant::now();
+        let end = loop {
+            if talk.has_ended() {
+                break Ok(());
+            }
+            if begun.elapsed() > client.settings.patience {
+                break Err("not-cut-off");
+            }
+            // A server that has more to send than echoes needs no more than that nobody reads.
+            if !talk.waits_to_be_written() {
+                talk.say_some(NEVER_READ_GROUP);
+            }
+            match talk.flush_some() {
+                Ok(Flushed::All) => {}
+                Ok(_) => std::thread::sleep(NEVER_READ_PAUSE),
+                Err(_) => break Err("socket"),
+            }
+            if !client.goes_on() {
+                return client.tally.add(talk.finish_by_reset());
+            }
+        };
+        client.tally.add(talk.finish_by_reset());
+        match end {
+            Ok(()) => {
+                client.tally.repelled += 1;
+                client.tally.slowest_end(begun.elapsed());
+            }
+            Err(kind) => client.fail(kind, "the server keeps a client that takes nothing".into()),
         }
     }
 }

@@ -29,6 +29,10 @@ pub(crate) struct Tally {
     pub(crate) reset: u64,
     /// Hostile connections, each of which the server ended.
     pub(crate) repelled: u64,
+    /// Messages to everybody that came.
+    pub(crate) broadcasts: u64,
+    /// The longest that a client who does not read was suffered.
+    pub(crate) slowest_end_us: u64,
     /// Times that this machine had no local port left; the client waited a moment and went on.
     pub(crate) no_local_port: u64,
     /// The longest time from a message to its echo, where one client waits for it.
@@ -73,6 +77,10 @@ impl Tally {
         self.slowest_echo_us = self.slowest_echo_us.max(u64::try_from(echo.as_micros()).unwrap_or(u64::MAX));
     }
 
+    pub(crate) fn slowest_end(&mut self, end: Duration) {
+        self.slowest_end_us = self.slowest_end_us.max(u64::try_from(end.as_micros()).unwrap_or(u64::MAX));
+    }
+
     /// Adds what another client counted.
     pub(crate) fn add(&mut self, other: Self) {
         self.connections += other.connections;
@@ -82,6 +90,8 @@ impl Tally {
         self.closed += other.closed;
         self.reset += other.reset;
         self.repelled += other.repelled;
+        self.broadcasts += other.broadcasts;
+        self.slowest_end_us = self.slowest_end_us.max(other.slowest_end_us);
         self.no_local_port += other.no_local_port;
         self.slowest_echo_us = self.slowest_echo_us.max(other.slowest_echo_us);
         for (kind, count) in other.failed {
@@ -124,6 +134,7 @@ impl fmt::Display for Summary {
             (tally.closed, "closed by the server"),
             (tally.reset, "reset by the server"),
             (tally.repelled, "hostile repelled"),
+            (tally.broadcasts, "messages to everybody"),
             (tally.no_local_port, "waits for a local port"),
         ] {
             if count > 0 {
@@ -132,6 +143,9 @@ impl fmt::Display for Summary {
         }
         if tally.slowest_echo_us > 0 {
             write!(f, ", slowest echo {:.1} ms", tally.slowest_echo_us as f64 / 1e3)?;
+        }
+        if tally.slowest_end_us > 0 {
+            write!(f, ", slowest end {:.1} s", tally.slowest_end_us as f64 / 1e6)?;
         }
         for (kind, count) in &tally.failed {
             write!(f, ", {count} {kind}")?;

@@ -6,7 +6,7 @@ use super::double::{Double, Flaw, public_key};
 use super::framing::Framing;
 use super::message::Sizes;
 use super::mode::Mode;
-use super::tally::Summary;
+use super::tally::{Summary, Tally};
 use super::wan::{Pinned, Suite};
 use super::{Settings, play};
 use crate::signals::Signals;
@@ -30,6 +30,7 @@ fn settings(framing: Framing, flaw: Flaw, double: &Double) -> Settings {
             token: b"let me in".to_vec(),
         }),
         sizes: Sizes { min: 24, max: 300 },
+        broadcasts: false,
         depth: 4,
         rate: 0,
         burst: 256,
@@ -106,6 +107,44 @@ fn a_right_server_passes_reset() {
 #[test]
 fn a_right_server_passes_garbage() {
     check_clean(Mode::Garbage, |s| s.tally.repelled >= 8 && s.tally.verified > 100);
+}
+
+/// Two clients, one of whom never reads, and time enough for the double to lose its patience.
+fn never_read_settings(framing: Framing, double: &Double, patience: Duration) -> Settings {
+    let (lasts, sizes) = (Duration::from_secs(4), Sizes { min: 4_000, max: 4_000 });
+    Settings { clients: 2, lasts, sizes, patience, ..settings(framing, Flaw::None, double) }
+}
+
+/// Side by side, because most of the time is spent waiting. A check that panics ends the test.
+fn in_each_framing(check: impl Fn(Framing) + Sync) {
+    std::thread::scope(|scope| {
+        for framing in FRAMINGS {
+            let check = &check;
+            scope.spawn(move || check(framing));
+        }
+    });
+}
+
+#[test]
+fn a_right_server_passes_never_read() {
+    in_each_framing(|framing| {
+        let double = Double::start(framing, Flaw::None);
+        let settings = never_read_settings(framing, &double, Duration::from_secs(20));
+        let summary = play(Mode::NeverRead, &settings).expect("threads start");
+        let Tally { repelled, verified, .. } = summary.tally;
+        assert!(summary.tally.is_clean() && repelled > 0 && verified > 100, "{framing:?}: {summary}");
+    });
+}
+
+/// Who never reads is suffered, and that is found.
+#[test]
+fn a_server_that_suffers_who_never_reads_is_found() {
+    in_each_framing(|framing| {
+        let double = Double::start(framing, Flaw::SufferAll);
+        let settings = never_read_settings(framing, &double, Duration::from_millis(500));
+        let summary = play(Mode::NeverRead, &settings).expect("threads start");
+        assert!(summary.tally.failed.contains_key("not-cut-off"), "{framing:?}: {summary}");
+    });
 }
 
 #[test]

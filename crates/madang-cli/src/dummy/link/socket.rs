@@ -12,6 +12,8 @@ use super::{End, NoLink, Patience};
 pub(super) struct Socket {
     stream: TcpStream,
     patience: Patience,
+    /// A write found that the server has ended the connection.
+    ended: bool,
 }
 
 impl Socket {
@@ -42,7 +44,7 @@ impl Socket {
             ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => NoLink::NoLocalPort,
             _ => NoLink::Refused(format!("connect: {error}")),
         })?;
-        Ok(Self { stream, patience })
+        Ok(Self { stream, patience, ended: false })
     }
 
     /// Reads what has come, or waits for something to come. None is an error: the end is one too.
@@ -92,7 +94,10 @@ impl Socket {
             Ok(written) => Ok(Some(written)),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Some(0)),
             Err(error) if timed_out(&error) => Ok(None),
-            Err(error) if ended(&error) => Ok(Some(bytes.len())),
+            Err(error) if ended(&error) => {
+                self.ended = true;
+                Ok(Some(bytes.len()))
+            }
             Err(error) => Err(End::Failed(error.kind())),
         }
     }
@@ -114,6 +119,23 @@ impl Socket {
         let (bytes, end) = self.drain();
         let _unset = self.stream.set_read_timeout(Some(self.patience.each));
         (end != End::Silent).then_some((bytes, end))
+    }
+
+    /// Whether the connection has ended, seen without taking what came before the end.
+    pub(super) fn has_ended(&self) -> bool {
+        // A reset shows itself behind the bytes that wait to be read; the socket's own error does not wait.
+        if self.ended || !matches!(self.stream.take_error(), Ok(None)) {
+            return true;
+        }
+        if self.stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let seen = self.stream.peek(&mut [0]);
+        let _unset = self.stream.set_nonblocking(false);
+        match seen {
+            Ok(bytes) => bytes == 0,
+            Err(error) => !timed_out(&error),
+        }
     }
 
     /// Says that nothing more will be written.
