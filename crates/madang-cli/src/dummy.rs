@@ -166,7 +166,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let modes = options.mode.modes();
     if let Some(mode) = modes.iter().find(|mode| mode.has_sides() && options.clients < 2) {
-        anyhow::bail!("--clients: {} needs one client to do wrong and one to be honest beside it", mode.name());
+        anyhow::bail!(
+            "--clients: {} needs one client to do wrong and one to be honest beside it",
+            mode.name()
+        );
     }
     let settings = Settings {
         address: options.addr,

@@ -92,8 +92,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let deadline = options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     match options.broadcast {
-        Some(per_second) => Broadcast { per_second, bytes: options.broadcast_size as usize }
-            .run(&server.remote(), &signals, deadline),
+        Some(per_second) => Broadcast { per_second, bytes: options.broadcast_size as usize }.run(
+            &server.remote(),
+            &signals,
+            deadline,
+        ),
         None => drop(signals.wait(deadline)),
     }
 

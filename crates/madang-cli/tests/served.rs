@@ -41,6 +41,8 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 struct Serving {
     child: Child,
     address: String,
+    /// What clients of a WAN server pin.
+    key: String,
     stdout: BufReader<std::process::ChildStdout>,
 }
 
@@ -60,7 +62,12 @@ impl Serving {
             return None;
         }
         let address = line.split(' ').nth(3).expect("serving FRAMING on ADDRESS with …").to_owned();
-        Some(Self { child, address, stdout })
+        let mut key = String::new();
+        if arguments.contains(&"--wan") {
+            stdout.read_line(&mut key).expect("a line with the key");
+            key = key.trim().strip_prefix("clients pin ").expect("clients pin KEY").to_owned();
+        }
+        Some(Self { child, address, key, stdout })
     }
 
     /// Asks it to stop: it must have nothing left over.
@@ -74,6 +81,18 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// How a client is told to speak what the server does.
+    fn speaking<'a>(&'a self, framing: &'a str) -> [&'a str; 2] {
+        if framing == "wan" { ["--wan", &self.key] } else { ["--framing", framing] }
+    }
+}
+
+/// How a server is told to speak it.
+fn serving(framing: &str) -> Vec<&str> {
+    if framing == "wan" { vec!["--wan"] } else { vec!["--framing", framing] }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
         let _gone = self.child.kill();
@@ -84,12 +103,12 @@ impl Drop for Serving {
 /// The dummies find nothing wrong in any mode, and the server's books balance.
 #[track_caller]
 fn check_echoes(driver: &str, framing: &str) {
-    let options =
-        ["--driver", driver, "--framing", framing, "--workers", "2", "--set", "greeting_timeout_ms=500"];
-    let Some(server) = Serving::start(&options) else { return };
-    let dummy =
-        ["dummy", "--addr", &server.address, "--framing", framing, "--clients", "8", "--seconds", "1"];
-    let lines = ["steady ", "over-send ", "churn ", "random-disconnect ", "reset ", "garbage "];
+    let options = ["--driver", driver, "--workers", "2", "--set", "greeting_timeout_ms=500"];
+    let Some(server) = Serving::start(&[&options[..], &serving(framing)].concat()) else { return };
+    let dummy = ["dummy", "--addr", &server.address, "--clients", "8", "--seconds", "1"];
+    let dummy = [&dummy[..], &server.speaking(framing)].concat();
+    let lines =
+        ["steady ", "over-send ", "churn ", "random-disconnect ", "reset ", "never-read ", "garbage "];
     check(&[&dummy[..], &["--depth", "4"]].concat(), 0, &lines);
     server.stop();
 }
@@ -110,6 +129,16 @@ fn readiness_classic_nothing_is_lost_in_any_mode() {
 }
 
 #[test]
+fn readiness_wan_nothing_is_lost_in_any_mode() {
+    check_echoes("readiness", "wan");
+}
+
+#[test]
+fn uring_wan_nothing_is_lost_in_any_mode() {
+    check_echoes("uring", "wan");
+}
+
+#[test]
 fn uring_lan_nothing_is_lost_in_any_mode() {
     check_echoes("uring", "lan");
 }
@@ -127,9 +156,11 @@ fn uring_classic_nothing_is_lost_in_any_mode() {
 /// The load client gets every echo, in the closed loop and paced, and its figures are those of the run.
 #[track_caller]
 fn check_load(driver: &str, framing: &str) {
-    let Some(server) = Serving::start(&["--driver", driver, "--framing", framing]) else { return };
+    let serve = [&["--driver", driver][..], &serving(framing)].concat();
+    let Some(server) = Serving::start(&serve) else { return };
     for (drive, size) in [(["--depth", "8"], "300"), (["--rate", "2000"], "8"), (["--depth", "2"], "40000")] {
-        let fixed = ["load", "--addr", &server.address, "--framing", framing, "--driver", driver, "--json"];
+        let fixed = ["load", "--addr", &server.address, "--driver", driver, "--json"];
+        let fixed = [&fixed[..], &server.speaking(framing)].concat();
         let crowd = ["--connections", "60", "--threads", "2", "--seconds", "1", "--warm-up-seconds", "0"];
         let output = output(&[&fixed[..], &crowd, &drive, &["--size", size]].concat());
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -150,12 +181,94 @@ fn check_load(driver: &str, framing: &str) {
 fn load_on_readiness_gets_every_echo() {
     check_load("readiness", "lan");
     check_load("readiness", "classic");
+    check_load("readiness", "wan");
 }
 
 #[test]
 fn load_on_uring_gets_every_echo() {
     check_load("uring", "be32");
     check_load("uring", "lan");
+    check_load("uring", "wan");
+}
+
+/// Visitors beside the crowd: strangers and garbage are ended without a byte, log-ins are welcome, and each comes at its
+/// pace.
+#[track_caller]
+fn check_visitors(driver: &str, framing: &str) {
+    let serve = ["--driver", driver, "--set", "greeting_timeout_ms=300"];
+    let Some(server) = Serving::start(&[&serve[..], &serving(framing)].concat()) else { return };
+    let crowd =
+        ["load", "--addr", &server.address, "--driver", driver, "--connections", "10", "--rate", "200"];
+    let visitors = ["--strangers", "50", "--dribble", "--garbage", "100", "--storm", "50", "--spread", "20"];
+    let run = ["--json", "--seconds", "2", "--warm-up-seconds", "0"];
+    let output = output(&[&crowd[..], &visitors, &run, &server.speaking(framing)].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+    let came = report["runs"][0]["visitors"].as_array().expect("a list");
+    let sorts: Vec<_> = came.iter().map(|came| came["sort"].as_str().expect("a name")).collect();
+    assert_eq!(sorts, ["strangers", "garbage", "log-ins"], "{report}");
+    for (came, (least, most)) in came.iter().zip([(100, 600), (100, 201), (50, 101)]) {
+        let count = came["came"].as_u64().expect("a count");
+        assert!((least..=most).contains(&count), "{came}");
+        assert_eq!((&came["ended"], &came["missed"]), (&count.into(), &0.into()), "{came}");
+    }
+    assert_eq!(came[0]["here_most"], 50, "{report}");
+    // Suffered until the deadline, and not much longer.
+    let p50_ms = came[0]["took"]["p50_us"].as_f64().expect("a time") / 1e3;
+    assert!((290.0..2_000.0).contains(&p50_ms), "{report}");
+    server.stop();
+}
+
+#[test]
+fn visitors_are_ended_as_they_must() {
+    check_visitors("readiness", "wan");
+    check_visitors("readiness", "lan");
+    check_visitors("uring", "wan");
+}
+
+/// A key that is made is the one that is served and pinned, and no other server passes for it.
+#[test]
+fn f09_clients_find_the_server_whose_key_they_pin_and_no_other() {
+    let file = std::env::temp_dir().join(format!("madang-key-{}", std::process::id()));
+    let file = file.to_str().expect("a plain name");
+    let made = output(&["keygen", file]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made));
+    let key = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    check(&["keygen", "--public", file], 0, &[&key]);
+    check(&["keygen", file], 2, &[file, "exists"]);
+
+    let server =
+        Serving::start(&["--wan", "--key", file, "--driver", "readiness"]).expect("it is always there");
+    assert_eq!(server.key, key);
+    let churn = ["dummy", "--addr", &server.address, "--clients", "2", "--seconds", "1", "--mode", "churn"];
+    check(&[&churn[..], &["--wan", &key]].concat(), 0, &["churn ", " ok "]);
+    check(&[&churn[..], &["--wan", &key, "--suite", "chachapoly"]].concat(), 0, &["churn ", " ok "]);
+    let other = key.replace(|digit: char| digit == key.as_bytes()[0] as char, "5").replace('0', "1");
+    assert_ne!(other, key);
+    check(&[&churn[..], &["--wan", &other]].concat(), 1, &["refused"]);
+    server.stop();
+
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o640)).expect("our own file");
+    check(&["serve", "--wan", "--key", file, "--seconds", "1"], 2, &["key_files", file, "chmod 600"]);
+    std::fs::remove_file(file).expect("it was made above");
+}
+
+/// Messages to everybody arrive at their pace and are no echoes.
+#[test]
+fn messages_to_everybody_come_beside_the_echoes() {
+    let serve = ["--wan", "--driver", "readiness", "--broadcast", "50", "--broadcast-size", "1200"];
+    let server = Serving::start(&serve).expect("it is always there");
+    let run = ["--connections", "10", "--rate", "100", "--seconds", "2", "--warm-up-seconds", "0", "--json"];
+    let load = output(&[&["load", "--addr", &server.address, "--wan", &server.key][..], &run].concat());
+    assert_eq!(load.status.code(), Some(0), "{}", text(&load));
+    let report: serde_json::Value = serde_json::from_slice(&load.stdout).expect("one JSON value");
+    let broadcasts = report["runs"][0]["broadcasts"].as_u64().expect("a count");
+    assert!((500..=1_010).contains(&broadcasts), "{report}");
+    let dummy =
+        ["dummy", "--addr", &server.address, "--wan", &server.key, "--clients", "4", "--seconds", "1"];
+    check(&[&dummy[..], &["--mode", "steady", "--broadcasts"]].concat(), 0, &["messages to everybody"]);
+    server.stop();
 }
 
 /// Makes another answer of the echo frame; `false` ends the connection instead.
@@ -332,7 +445,7 @@ fn serve_takes_its_settings_from_a_file_and_options_win() {
 
 #[test]
 fn demo_is_green_and_ends_by_itself() {
-    for more in [&[][..], &["--driver", "readiness"]] {
+    for more in [&[][..], &["--driver", "readiness"], &["--wan"]] {
         let parts = ["players ", "flat out ", "trouble ", "echoes verified", "nothing leaked", "all right"];
         check(
             &[&["demo", "--connections", "50", "--dummies", "4", "--seconds", "1"], more].concat(),

@@ -242,6 +242,7 @@ fn never_read(client: &mut Client<'_>) {
                 Err(_) => break Err("socket"),
             }
             if !client.goes_on() {
+                client.tally.unjudged += 1;
                 return client.tally.add(talk.finish_by_reset());
             }
         };

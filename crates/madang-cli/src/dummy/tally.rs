@@ -29,6 +29,8 @@ pub(crate) struct Tally {
     pub(crate) reset: u64,
     /// Hostile connections, each of which the server ended.
     pub(crate) repelled: u64,
+    /// Clients that did not read, for whom the time was over before the server lost its patience.
+    pub(crate) unjudged: u64,
     /// Messages to everybody that came.
     pub(crate) broadcasts: u64,
     /// The longest that a client who does not read was suffered.
@@ -90,6 +92,7 @@ impl Tally {
         self.closed += other.closed;
         self.reset += other.reset;
         self.repelled += other.repelled;
+        self.unjudged += other.unjudged;
         self.broadcasts += other.broadcasts;
         self.slowest_end_us = self.slowest_end_us.max(other.slowest_end_us);
         self.no_local_port += other.no_local_port;
@@ -134,6 +137,7 @@ impl fmt::Display for Summary {
             (tally.closed, "closed by the server"),
             (tally.reset, "reset by the server"),
             (tally.repelled, "hostile repelled"),
+            (tally.unjudged, "not judged for want of time"),
             (tally.broadcasts, "messages to everybody"),
             (tally.no_local_port, "waits for a local port"),
         ] {

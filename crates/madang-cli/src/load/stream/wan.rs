@@ -49,8 +49,8 @@ pub(super) struct Wan {
 
 enum State {
     /// The answer is awaited; nothing once it came and was a refusal.
-    Shaking(Option<ExpectAnswer>),
-    Secured(Box<Secured>),
+    Shaking(Option<Box<ExpectAnswer>>),
+    Secured(Secured),
 }
 
 impl Wan {
@@ -62,7 +62,7 @@ impl Wan {
             .expect("the length of the token was checked");
         log_in.truncate(len);
         let Prepared { expect, preamble } = prepared;
-        (Self { state: State::Shaking(Some(expect)), log_in, size, long: Vec::new() }, preamble)
+        (Self { state: State::Shaking(Some(Box::new(expect))), log_in, size, long: Vec::new() }, preamble)
     }
 
     /// Puts whole frames into records; a preamble is none and goes as it is.
@@ -106,7 +106,7 @@ impl Wan {
                 Some(Err(error)) => return Err(Failure::Handshake(error)),
                 None => return Err(Failure::Ended),
             };
-            self.state = State::Secured(Box::new(secured));
+            self.state = State::Secured(secured);
             each(Kind::Accept, &std::mem::take(&mut self.log_in))?;
             used = len;
         }
