@@ -246,6 +246,55 @@ pub struct Leave {
 mod tests {
     use super::*;
 
+    /// One enum end to end: what content is told here is the label of the figures and the logs, and the goodbye from which
+    /// the other side's content learns it.
+    #[test]
+    fn a_reason_is_the_same_in_callback_label_goodbye_and_at_the_other_side() {
+        use Fault::{Content, PeerIncompatible, PeerLeft, PeerMisbehaved, Policy};
+        use GoodbyeReason as G;
+        use LeaveReason::*;
+        let content = Goodbye { reason: G::Content, code: 9 };
+        let table = [
+            (PeerClosed, PeerLeft, "peer_closed", None),
+            (PeerReset, PeerLeft, "peer_reset", None),
+            (PeerGoodbye(content), PeerLeft, "peer_goodbye", None),
+            (Truncated, PeerLeft, "truncated", None),
+            (Malformed(FrameError::Zero), PeerMisbehaved, "malformed", Some((G::Malformed, 0))),
+            (Tampered, PeerMisbehaved, "tampered", None),
+            (SlowConsumer, PeerMisbehaved, "slow_consumer", Some((G::SlowConsumer, 0))),
+            (Idle, PeerMisbehaved, "idle", Some((G::Silent, 0))),
+            (Dribble, PeerMisbehaved, "dribble", Some((G::Malformed, 0))),
+            (TooFast, PeerMisbehaved, "too_fast", Some((G::Flooding, 0))),
+            (Refused(RefusalReason::Schema), PeerIncompatible, "refused", Some((G::Incompatible, 0))),
+            (Disconnected(9), Content, "disconnected", Some((G::Content, 9))),
+            (HandlerPanic, Content, "handler_panic", Some((G::HandlerPanic, 0))),
+            (Declined, Content, "declined", Some((G::Content, 0))),
+            (Stopping, Policy, "stopping", Some((G::Stopping, 0))),
+            (Superseded, Policy, "superseded", Some((G::Replaced, 0))),
+            (PoolExhausted, Policy, "pool_exhausted", Some((G::Exhausted, 0))),
+            (Evicted, Policy, "evicted", Some((G::Exhausted, 0))),
+            (Overload, Policy, "overload", Some((G::Overloaded, 0))),
+            (Unreachable, Fault::System, "unreachable", None),
+            (SystemExhausted, Fault::System, "system_exhausted", Some((G::Exhausted, 0))),
+            (LeaveReason::System, Fault::System, "system", None),
+        ];
+        assert_eq!(table.len(), LeaveReason::COUNT);
+        for (reason, fault, label, goodbye) in table {
+            assert_eq!(reason.fault(), fault, "{reason:?}");
+            assert_eq!(LeaveReason::label_of(reason.code()), label, "{reason:?}");
+            let said = reason.goodbye();
+            assert_eq!(said, goodbye.map(|(reason, code)| Goodbye { reason, code }), "{reason:?}");
+            assert!(!reason.is_told_first() || said.is_some(), "{reason:?}: told first, with which words?");
+            // What the other side reads of it is what was said.
+            if let Some(said) = said {
+                let mut frame = [0; 16];
+                let len = said.to_frame(&mut frame).unwrap();
+                let read = Goodbye::from_payload(&frame[madang_wire::lan::HEADER..len]).unwrap();
+                assert_eq!(read, said);
+            }
+        }
+    }
+
     #[test]
     fn every_reason_has_a_code_of_its_own_below_count() {
         use LeaveReason::*;

@@ -128,3 +128,98 @@ impl KeyFileError {
         KeyFileError::System { path: path.to_owned(), reason: error.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of this test's own, gone with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("madang-keys-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn file(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.join(name);
+            let mut file = madang_driver::create_private(&path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const DIGITS: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    #[test]
+    fn a_key_comes_back_from_its_file_which_is_never_overwritten() {
+        let folder = Folder::new("back");
+        let (path, key) = (folder.0.join("server.key"), generate());
+        write(&path, &key).unwrap();
+        assert_eq!(read(&path).unwrap().expose(), key.expose());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&format!("# public {}", key.public())), "the public half stands in it, too");
+        assert!(matches!(write(&path, &generate()), Err(KeyFileError::System { .. })));
+        assert_eq!(read(&path).unwrap().public(), key.public());
+        assert_eq!(key.public().to_string().parse(), Ok(key.public()));
+        assert_eq!(format!("{key:?}"), "***");
+    }
+
+    #[test]
+    fn f15_a_file_that_is_no_key_is_refused_and_its_content_never_shown() {
+        let folder = Folder::new("wrong");
+        let check = |name: &str, text: &str, words: &str| {
+            let error = read(folder.file(name, text)).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains(name), "{error}");
+            assert!(!error.contains("0001") && !error.contains("hunter2"), "{error}");
+        };
+        check("empty", "", "no line of it begins");
+        check("another", "hunter2\n", "no line of it begins");
+        check("short", &format!("secret {}\n", &DIGITS[..62]), "64 hexadecimal digits");
+        check("long", &format!("secret {DIGITS}00\n"), "64 hexadecimal digits");
+        check("odd", &format!("secret {}x\n", &DIGITS[..63]), "64 hexadecimal digits");
+        check("two", &format!("secret {DIGITS}\nsecret {DIGITS}\n"), "a file for each key");
+        check("huge", &"# 0001\n".repeat(1_000), "too long");
+        let missing = read(folder.0.join("missing")).unwrap_err();
+        assert!(matches!(&missing, KeyFileError::System { .. }), "{missing}");
+        assert!(matches!(read(&folder.0).unwrap_err(), KeyFileError::NotAKey { .. }), "a folder");
+        assert!(read(folder.file("right", &format!("\n# mine\n  secret {DIGITS}  \n"))).is_ok());
+    }
+
+    #[test]
+    fn f15_a_file_that_others_can_read_is_refused() {
+        let folder = Folder::new("exposed");
+        let path = folder.0.join("server.key");
+        // Made as any program would, with whatever rights the system gives.
+        std::fs::write(&path, format!("secret {DIGITS}\n")).unwrap();
+        let exposed = !madang_driver::is_private(&std::fs::File::open(&path).unwrap()).unwrap();
+        match read(&path) {
+            Err(error @ KeyFileError::Exposed { .. }) if exposed => {
+                assert!(error.to_string().contains("chmod 600"), "{error}");
+            }
+            Ok(_) if !exposed => {}
+            other => panic!("exposed: {exposed}, {other:?}"),
+        }
+    }
+
+    #[test]
+    fn up_to_four_keys_are_live_and_none_twice() {
+        let folder = Folder::new("many");
+        let paths: Vec<_> = (0..5).map(|number| folder.0.join(number.to_string())).collect();
+        paths.iter().for_each(|path| write(path, &generate()).unwrap());
+        assert_eq!(read_all(&paths[..4]).unwrap().public().count(), 4);
+        for (paths, error) in [(&paths[..], ServerKeysError::TooMany), (&paths[..0], ServerKeysError::None)] {
+            assert_eq!(read_all(paths).map(drop), Err(KeyFileError::Keys(error)));
+        }
+        let twice = read_all([&paths[0], &paths[0]]).map(drop);
+        assert!(matches!(twice, Err(KeyFileError::Keys(ServerKeysError::SameId { .. }))), "{twice:?}");
+    }
+}

@@ -25,9 +25,13 @@ mod limits;
 mod links;
 mod operation;
 mod rules;
+#[cfg(feature = "wan")]
+mod sealed;
 mod sending;
 mod sessions;
 mod slow;
 mod users;
 #[cfg(feature = "wan")]
 mod wan;
+#[cfg(feature = "wan")]
+mod wan_attacks;

@@ -8,10 +8,10 @@ use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
 use madang::wire::wan::GateError;
 use madang::{
     Account, CipherSuite, Client, ClientBuilder, Credentials, DriverChoice, ErrorKind, LeaveReason, LinkDown,
-    LogIn, Server, ServerBuilder, Verdict, WanClient, WanServer,
+    LogIn, Server, Verdict, WanClient,
 };
 
-use crate::support::{Recorder, Watch, eventually, finish, pattern};
+use crate::support::{Recorder, Watch, eventually, finish, pattern, wan, wan_with};
 
 each_driver! {
     an_echo_travels_encrypted_under_either_cipher,
@@ -31,22 +31,6 @@ each_driver! {
     a_server_that_is_full_says_so,
     the_code_of_a_disconnect_reaches_the_client,
     a_stop_and_a_drain_say_goodbye,
-}
-
-/// A server with a key that nobody keeps, and what its clients pin.
-fn server(driver: DriverChoice) -> (ServerBuilder, PublicKey) {
-    let keys = keys::throwaway();
-    let public = keys.public().next().expect("there is a key");
-    (server_with(driver, keys), public)
-}
-
-fn server_with(driver: DriverChoice, keys: ServerKeys) -> ServerBuilder {
-    WanServer::bind("127.0.0.1:0").keys(keys).set(|settings| {
-        settings.driver = driver;
-        settings.recv_messages_per_s = 0;
-        settings.recv_bytes_per_s = 0;
-        settings.recv_decoded_bytes_per_s = 0;
-    })
 }
 
 fn client(driver: DriverChoice, server: &Server, key: PublicKey) -> ClientBuilder {
@@ -78,7 +62,7 @@ fn down(client: ClientBuilder) -> (Client, LinkDown) {
 
 fn an_echo_travels_encrypted_under_either_cipher(driver: DriverChoice) {
     for suite in [CipherSuite::AesGcm, CipherSuite::ChaChaPoly] {
-        let (server, key) = server(driver);
+        let (server, key) = wan(driver);
         let (recorder, watch) = Recorder::echo();
         let server = server.start(recorder).unwrap();
         let client = client(driver, &server, key).set(|settings| settings.suites = vec![suite]);
@@ -97,7 +81,7 @@ fn an_echo_travels_encrypted_under_either_cipher(driver: DriverChoice) {
 }
 
 fn s5_the_server_speaks_first_inside_on_join(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_join(|cx, id| {
         let hello = cx.packet(b"welcome, player");
@@ -117,7 +101,7 @@ fn long_messages_travel_in_many_records_both_ways(driver: DriverChoice) {
         settings.queue_soft_bytes = 32 << 20;
         settings.queue_hard_bytes = 64 << 20;
     };
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::echo();
     let server = server.set(wide).start(recorder).unwrap();
     let (client, seen, id) = joined(client(driver, &server, key).set(wide));
@@ -137,7 +121,7 @@ fn long_messages_travel_in_many_records_both_ways(driver: DriverChoice) {
 }
 
 fn many_messages_of_a_turn_share_a_seal(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(|cx, id, _| {
         for number in 0..1_000u64 {
@@ -159,7 +143,7 @@ fn many_messages_of_a_turn_share_a_seal(driver: DriverChoice) {
 }
 
 fn a_broadcast_reaches_every_encrypted_session(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::new();
     let server = server.workers(2).start(recorder).unwrap();
     let address = server.local_addr().to_string();
@@ -181,7 +165,7 @@ fn a_broadcast_reaches_every_encrypted_session(driver: DriverChoice) {
 }
 
 fn a_log_in_is_checked_and_content_learns_who_it_is(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let server = server.log_in(|log_in: &LogIn<'_>| match log_in.token {
         b"alice" => Verdict::Admit(Account::new(7).class(2).with("Alice".to_owned())),
         b"mallory" => Verdict::Refuse(RefusalReason::Banned),
@@ -204,7 +188,7 @@ fn a_log_in_is_checked_and_content_learns_who_it_is(driver: DriverChoice) {
 }
 
 fn a_log_in_is_checked_on_an_offload_thread_with_its_state(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let asked = Arc::new(AtomicUsize::new(0));
     let counting = Arc::clone(&asked);
     let server = server.offload_state(|_| vec![b"alice".to_vec()]).log_in_offloaded(
@@ -234,7 +218,7 @@ fn a_log_in_is_checked_on_an_offload_thread_with_its_state(driver: DriverChoice)
 fn a_check_that_panics_refuses(driver: DriverChoice) {
     crate::support::hush_panics_on_purpose();
     for offloaded in [false, true] {
-        let (server, key) = server(driver);
+        let (server, key) = wan(driver);
         let server = match offloaded {
             true => server.log_in_offloaded(|_: &mut (), _| panic!("{}", crate::support::ON_PURPOSE)),
             false => server.log_in(|_| panic!("{}", crate::support::ON_PURPOSE)),
@@ -250,7 +234,7 @@ fn a_check_that_panics_refuses(driver: DriverChoice) {
 }
 
 fn a_token_is_bound_to_its_connection(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let server = server.log_in(|log_in| match log_in.is_proven(b"the secret of this token") {
         true => Verdict::Admit(Account::new(1)),
         false => Verdict::Refuse(RefusalReason::LogIn),
@@ -280,7 +264,7 @@ fn a_token_is_bound_to_its_connection(driver: DriverChoice) {
 }
 
 fn an_old_client_is_told_to_update(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::echo();
     let server = server.set(|settings| settings.app_version_min = 3).start(recorder).unwrap();
     for (version, answer) in [(2, Some(RefusalReason::AppVersion)), (3, None)] {
@@ -298,7 +282,7 @@ fn an_old_client_is_told_to_update(driver: DriverChoice) {
 }
 
 fn f11_a_cipher_that_is_not_admitted_is_refused_in_words(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::echo();
     let server = server.set(|settings| settings.suites = vec![CipherSuite::AesGcm]).start(recorder).unwrap();
     let chacha = |settings: &mut madang::Settings| settings.suites = vec![CipherSuite::ChaChaPoly];
@@ -312,7 +296,7 @@ fn f16_a_client_that_pins_the_old_key_gets_in_while_it_is_live(driver: DriverCho
     let (new, old) = (keys::generate(), keys::generate());
     let (new_public, old_public) = (new.public(), old.public());
     let (recorder, watch) = Recorder::echo();
-    let server = server_with(driver, ServerKeys::new([new, old]).unwrap()).start(recorder).unwrap();
+    let server = wan_with(driver, ServerKeys::new([new, old]).unwrap()).start(recorder).unwrap();
     for key in [new_public, old_public] {
         joined(client(driver, &server, key)).0.drain().unwrap();
     }
@@ -320,7 +304,7 @@ fn f16_a_client_that_pins_the_old_key_gets_in_while_it_is_live(driver: DriverCho
 }
 
 fn f16_a_client_that_pins_two_keys_finds_the_one_that_is_live(driver: DriverChoice) {
-    let (server, live) = server(driver);
+    let (server, live) = wan(driver);
     let gone = keys::generate().public();
     let (recorder, watch) = Recorder::echo();
     let server = server.start(recorder).unwrap();
@@ -330,7 +314,7 @@ fn f16_a_client_that_pins_two_keys_finds_the_one_that_is_live(driver: DriverChoi
 }
 
 fn a_wrong_key_gets_no_answer_and_both_sides_say_why(driver: DriverChoice) {
-    let (server, _) = server(driver);
+    let (server, _) = wan(driver);
     let (recorder, watch) = Recorder::echo();
     let server = server.start(recorder).unwrap();
     let wrong = keys::generate().public();
@@ -343,7 +327,7 @@ fn a_wrong_key_gets_no_answer_and_both_sides_say_why(driver: DriverChoice) {
 }
 
 fn a_server_that_is_full_says_so(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::echo();
     let server = server.max_sessions(1).start(recorder).unwrap();
     let (first, ..) = joined(client(driver, &server, key));
@@ -355,7 +339,7 @@ fn a_server_that_is_full_says_so(driver: DriverChoice) {
 }
 
 fn the_code_of_a_disconnect_reaches_the_client(driver: DriverChoice) {
-    let (server, key) = server(driver);
+    let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(|cx, id, message| match message.bytes() {
         b"at once" => assert!(cx.disconnect(id, 77)),
@@ -381,10 +365,10 @@ fn a_stop_and_a_drain_say_goodbye(driver: DriverChoice) {
     let stopping = LeaveReason::PeerGoodbye(Goodbye { reason: GoodbyeReason::Stopping, code: 0 });
     for graceful in [false, true] {
         // The server stops.
-        let (server, key) = server(driver);
+        let (server, key) = wan(driver);
         let (recorder, watch) = Recorder::echo();
         let server = server.start(recorder).unwrap();
-        let (client, seen, id) = joined(self::client(driver, &server, key));
+        let (client, seen, id) = joined(client(driver, &server, key));
         let stopped = if graceful { server.drain() } else { server.stop() };
         assert!(stopped.unwrap().report().is_clean());
         assert_eq!(seen.leave(id).reason, stopping, "graceful: {graceful}");
@@ -392,7 +376,7 @@ fn a_stop_and_a_drain_say_goodbye(driver: DriverChoice) {
         client.stop().unwrap();
 
         // The client does.
-        let (server, key) = self::server(driver);
+        let (server, key) = wan(driver);
         let (recorder, watch) = Recorder::echo();
         let server = server.start(recorder).unwrap();
         let (client, ..) = joined(self::client(driver, &server, key));

@@ -2,6 +2,8 @@
 
 mod raw;
 mod record;
+#[cfg(feature = "wan")]
+mod wan;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use madang::{DriverChoice, ForeignFraming, ForeignServer, LanServer, Server, Ser
 
 pub(crate) use raw::{Ended, Hello, Raw, be32_frame, kind, lan_frame};
 pub(crate) use record::{Recorder, Seen, Watch, echo};
+#[cfg(feature = "wan")]
+pub(crate) use wan::{Sealed, frame, log_in, preamble, wan, wan_with};
 
 /// How long anything may take that must happen: far longer than it takes, because the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
