@@ -9,7 +9,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use madang::{Context, DriverChoice, ForeignFraming, ForeignServer, Handler, Message, SessionId, StartError};
+use madang::{
+    Context, DriverChoice, ForeignFraming, ForeignServer, Handler, Message, ServerBuilder, SessionId,
+    StartError,
+};
 
 struct Counting;
 
@@ -59,31 +62,135 @@ impl Handler for Echo {
     }
 }
 
-struct Peer(TcpStream);
+/// A blocking socket, and how frames lie in its bytes.
+struct Peer {
+    stream: TcpStream,
+    frames: Frames,
+}
+
+enum Frames {
+    Be32,
+    #[cfg(feature = "wan")]
+    Records(Box<records::Records>),
+}
 
 impl Peer {
     fn connect(address: SocketAddr) -> Peer {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Peer(stream)
+        Peer { stream, frames: Frames::Be32 }
+    }
+
+    /// The bytes of one message.
+    fn frame(&mut self, payload: &[u8]) -> Vec<u8> {
+        match &mut self.frames {
+            Frames::Be32 => [&(payload.len() as u32).to_be_bytes()[..], payload].concat(),
+            #[cfg(feature = "wan")]
+            Frames::Records(records) => records.seal(payload),
+        }
     }
 
     fn write(&mut self, payload: &[u8]) {
-        self.0.write_all(&[&(payload.len() as u32).to_be_bytes()[..], payload].concat()).unwrap();
+        let frame = self.frame(payload);
+        self.stream.write_all(&frame).unwrap();
     }
 
     fn read(&mut self) -> Vec<u8> {
-        let mut len = [0; 4];
-        self.0.read_exact(&mut len).unwrap();
-        let mut payload = vec![0; u32::from_be_bytes(len) as usize];
-        self.0.read_exact(&mut payload).unwrap();
-        payload
+        match &mut self.frames {
+            Frames::Be32 => {
+                let mut len = [0; 4];
+                self.stream.read_exact(&mut len).unwrap();
+                let mut payload = vec![0; u32::from_be_bytes(len) as usize];
+                self.stream.read_exact(&mut payload).unwrap();
+                payload
+            }
+            #[cfg(feature = "wan")]
+            Frames::Records(records) => records.read(&mut self.stream),
+        }
     }
 
     fn allocations(&mut self) -> u64 {
         self.write(b"how often?");
         u64::from_le_bytes(self.read().try_into().unwrap())
+    }
+}
+
+/// The client's half of an encrypted session.
+#[cfg(feature = "wan")]
+mod records {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+
+    use madang::keys::{self, PublicKey};
+    use madang::wire::wan::{
+        ANSWER_MAX, Answer, ExpectAnswer, Hello, LogIn, Opening, PREAMBLE_MAX, Sealing, Secured, Step,
+    };
+    use madang::wire::{Find, Kind, lan};
+
+    use super::{Frames, Peer};
+
+    pub(super) struct Records {
+        sealing: Sealing,
+        opening: Opening,
+        inbox: Vec<u8>,
+    }
+
+    impl Records {
+        pub(super) fn seal(&mut self, payload: &[u8]) -> Vec<u8> {
+            self.record(&[&lan::header(Kind::Message, payload.len() as u32)[..], payload].concat())
+        }
+
+        fn record(&mut self, frame: &[u8]) -> Vec<u8> {
+            let mut record = [&[0; 2][..], frame, &[0; 16]].concat();
+            self.sealing.seal(&mut record).unwrap();
+            record
+        }
+
+        /// The payload of the next frame that is no ping.
+        pub(super) fn read(&mut self, stream: &mut TcpStream) -> Vec<u8> {
+            loop {
+                match self.opening.next(&mut self.inbox).unwrap() {
+                    Step::Need { total } => {
+                        let missing = total - self.inbox.len();
+                        let read = stream.take(missing as u64).read_to_end(&mut self.inbox).unwrap();
+                        assert_eq!(read, missing);
+                    }
+                    Step::Frame { kind, payload, used } => {
+                        let payload = self.inbox[payload].to_vec();
+                        self.inbox.drain(..used);
+                        if kind != Kind::Ping {
+                            return payload;
+                        }
+                    }
+                    Step::Part { .. } => unreachable!("no message here is long"),
+                }
+            }
+        }
+    }
+
+    pub(super) fn join(address: SocketAddr, key: &PublicKey) -> Peer {
+        let mut peer = Peer::connect(address);
+        let mut bytes = [0; PREAMBLE_MAX];
+        let entropy = *keys::generate().expose();
+        let (len, expect) = ExpectAnswer::begin(key, &Hello::default(), entropy, &mut bytes).unwrap();
+        peer.stream.write_all(&bytes[..len]).unwrap();
+        let mut answer = vec![0; 2];
+        peer.stream.read_exact(&mut answer).unwrap();
+        let Ok(Find::Need { total }) = expect.find(&answer) else { panic!("an answer has a length") };
+        answer.resize(total, 0);
+        peer.stream.read_exact(&mut answer[2..]).unwrap();
+        let mut room = [0; ANSWER_MAX];
+        let Ok(Answer::Accepted(_, secured)) = expect.read(&answer, &mut room) else { panic!("it is ours") };
+        let Secured { sealing, opening, .. } = secured;
+        let mut records = Records { sealing, opening, inbox: Vec::new() };
+        let mut frame = [0; LogIn::FRAME_MAX];
+        let len = LogIn::default().to_frame(&mut frame).unwrap();
+        let log_in = records.record(&frame[..len]);
+        peer.stream.write_all(&log_in).unwrap();
+        assert_eq!(records.read(&mut peer.stream).len(), 16, "the welcome");
+        peer.frames = Frames::Records(Box::new(records));
+        peer
     }
 }
 
@@ -98,22 +205,34 @@ fn exchange(peers: &mut [Peer]) {
             assert!(peer.read() == message);
         }
     }
-    let frame = [&32u32.to_be_bytes()[..], &[7; 32]].concat();
     for peer in peers.iter_mut() {
-        peer.0.write_all(&frame.repeat(16)).unwrap();
+        let many: Vec<u8> = (0..16).flat_map(|_| peer.frame(&[7; 32])).collect();
+        peer.stream.write_all(&many).unwrap();
         for _ in 0..16 {
             assert_eq!(peer.read(), [7; 32]);
         }
+        let frame = peer.frame(&[7; 32]);
         let (head, tail) = frame.split_at(9);
-        peer.0.write_all(head).unwrap();
+        peer.stream.write_all(head).unwrap();
         std::thread::park_timeout(Duration::from_millis(1));
-        peer.0.write_all(tail).unwrap();
+        peer.stream.write_all(tail).unwrap();
         assert_eq!(peer.read(), [7; 32]);
     }
 }
 
 fn check(driver: DriverChoice) {
-    let server = ForeignServer::bind("127.0.0.1:0", ForeignFraming::be32()).set(|settings| {
+    check_server(driver, ForeignServer::bind("127.0.0.1:0", ForeignFraming::be32()), Peer::connect);
+    #[cfg(feature = "wan")]
+    {
+        let keys = madang::keys::throwaway();
+        let key = keys.public().next().unwrap();
+        let server = madang::WanServer::bind("127.0.0.1:0").keys(keys);
+        check_server(driver, server, |address| records::join(address, &key));
+    }
+}
+
+fn check_server(driver: DriverChoice, server: ServerBuilder, connect: impl Fn(SocketAddr) -> Peer) {
+    let server = server.set(|settings| {
         settings.driver = driver;
         // Far away, but looked at.
         settings.recv_messages_per_s = 1 << 20;
@@ -124,7 +243,7 @@ fn check(driver: DriverChoice) {
         Err(error @ StartError::Driver { .. }) => return println!("skipped: {error}"),
         started => started.unwrap(),
     };
-    let mut peers: Vec<Peer> = (0..8).map(|_| Peer::connect(server.local_addr())).collect();
+    let mut peers: Vec<Peer> = (0..8).map(|_| connect(server.local_addr())).collect();
     for _ in 0..60 {
         exchange(&mut peers);
     }

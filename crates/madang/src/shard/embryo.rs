@@ -392,14 +392,9 @@ impl<D: Driver> Shard<D> {
     fn embryo_flush(&mut self, index: u32) {
         let Some(embryo) = self.embryos.get(index) else { return };
         let Some(said) = embryo.outbox.take() else { return };
-        match &mut embryo.speech {
-            #[cfg(feature = "wan")]
-            Speech::Sealed(records) => match records.seal_all(&said, &self.core.magazine) {
-                Ok(record) => self.embryo_send(index, record),
-                Err(_) => self.embryo_abort(index),
-            },
-            Speech::Plain(_) | Speech::Foreign => self.embryo_send(index, said),
-        }
+        #[cfg(feature = "wan")]
+        let Ok(said) = embryo.speech.seal(said, &self.core.magazine) else { return self.embryo_abort(index) };
+        self.embryo_send(index, said);
     }
 
     /// Submits bytes as they are; no send is in flight.

@@ -65,7 +65,7 @@ pub(super) struct Embryo {
     pub(super) peer: Peer,
     pub(super) stage: Stage,
     pub(super) speech: Speech,
-    /// A handshake under way; afterwards its hash, for the log-in.
+    /// A client's handshake under way.
     #[cfg(feature = "wan")]
     pub(super) handshake: Option<Box<super::handshake::Handshake>>,
     pub(super) inbox: Option<PacketMut>,

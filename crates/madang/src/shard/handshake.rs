@@ -33,14 +33,12 @@ use crate::speech::Speech;
 use crate::wan::{Check, LogIn, Verdict, Wan};
 use crate::{Link, Node};
 
-/// What an embryo has of its handshake.
+/// What a client has of a handshake under way.
 pub(super) enum Handshake {
     /// A client of a WAN: the answer is to come.
     Answer(ExpectAnswer),
     /// A client of a sealed link: the answer is to come.
     Seal(ExpectSeal),
-    /// Over: what a log-in is bound to.
-    Done(HandshakeHash),
 }
 
 impl<D: Driver> Shard<D> {
@@ -120,8 +118,7 @@ impl<D: Driver> Shard<D> {
                 verdict.accept(&accept, &mut room).map(|(len, secured)| {
                     let Some(embryo) = self.embryos.get(index) else { return len };
                     embryo.stage = Stage::ExpectLogIn;
-                    embryo.handshake = Some(Box::new(Handshake::Done(secured.hash)));
-                    embryo.speech = Speech::sealed(secured);
+                    embryo.speech = Speech::Secured(Box::new(secured));
                     embryo.send_limit = hello.frame_limit.get().min(self.frame_limit.get());
                     embryo.peer.node = Some(self.versions.node_of(hello.app_version));
                     len
@@ -160,9 +157,8 @@ impl<D: Driver> Shard<D> {
         };
         let fabric = Arc::clone(&self.core.fabric);
         let Some(embryo) = self.embryos.get(index) else { return };
-        let Some(Handshake::Done(hash)) = embryo.handshake.take().map(|done| *done) else {
-            return self.embryo_malformed(index, FrameError::NotOneFrame);
-        };
+        let Speech::Secured(secured) = &embryo.speech else { return };
+        let hash = secured.hash;
         let key = EmbryoKey { index, serial: embryo.serial };
         let verdict = match &of(&fabric.protocol).check {
             Check::Nothing => None,
@@ -265,7 +261,6 @@ impl<D: Driver> Shard<D> {
         let found = match embryo.handshake.as_deref()? {
             Handshake::Answer(expect) => expect.find(bytes),
             Handshake::Seal(expect) => expect.find(bytes),
-            Handshake::Done(_) => return None,
         };
         let len = match found {
             Ok(Find::Frame { len }) => len,
@@ -286,12 +281,11 @@ impl<D: Driver> Shard<D> {
                 LinkAnswer::Sealed(secured) => Ok((None, secured)),
                 LinkAnswer::Refused(refusal) => Err(refusal.reason),
             }),
-            Handshake::Done(_) => return None,
         };
         match outcome {
             Ok(Ok((accept, secured))) => {
                 let hash = secured.hash;
-                embryo.speech = Speech::sealed(secured);
+                embryo.speech = Speech::Secured(Box::new(secured));
                 match accept {
                     Some(accept) => {
                         embryo.stage = Stage::ExpectWelcome;
@@ -336,7 +330,9 @@ impl<D: Driver> Shard<D> {
 
     /// Whether a LAN client's greeting has to ask for a sealed link first.
     pub(super) fn has_to_seal(&mut self, index: u32) -> bool {
-        let plain = |embryo: &mut Embryo| embryo.stage == Stage::ExpectGreeting && !embryo.speech.is_sealed();
+        let plain = |embryo: &mut Embryo| {
+            embryo.stage == Stage::ExpectGreeting && matches!(embryo.speech, Speech::Plain(_))
+        };
         self.core.fabric.link_secret.is_some() && self.embryos.get(index).is_some_and(plain)
     }
 
@@ -354,7 +350,7 @@ impl<D: Driver> Shard<D> {
         match wan::seal_link(secret, frame, self.frame_limit, entropy, &mut room) {
             Ok((len, secured)) => {
                 let Some(embryo) = self.embryos.get(index) else { return };
-                embryo.speech = Speech::sealed(secured);
+                embryo.speech = Speech::Secured(Box::new(secured));
                 self.embryo_send_bytes(index, &room[..len]);
             }
             // It happens to honest people: they are told.

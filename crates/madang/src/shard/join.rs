@@ -76,7 +76,7 @@ impl<D: Driver> Shard<D> {
             last_heard: self.core.now,
             spoke: false,
             send_limit,
-            speech,
+            speech: speech.joined(),
         };
         self.core.sessions.fill(local, session, details);
         if let Some(intakes) = &mut self.core.intakes {

@@ -209,7 +209,7 @@ impl<D: Driver> Shard<D> {
                     Speech::Plain(framing) => self.deliver_frames(local, id, framing, bytes, &mut taken),
                     #[cfg(feature = "wan")]
                     Speech::Sealed(records) => self.deliver_records(local, id, records, bytes, &mut taken),
-                    Speech::Foreign => return 0,
+                    _ => return 0, // taken: a delivery of it is under way
                 };
                 if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {
                     session.speech = speech;

@@ -13,7 +13,7 @@ use std::ops::Range;
 use madang_driver::{Driver, OUTGOING_PIECES_MAX, Outgoing};
 use madang_packet::{Magazine, PacketMut};
 use madang_wire::wan::{RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_TAIL, Step};
-use madang_wire::{Find, FrameError, Kind, lan};
+use madang_wire::{FrameError, Kind, lan};
 
 use super::Shard;
 use super::flush::{CHUNK_MAX, SEND_BYTES_MAX, Unsendable};
@@ -36,15 +36,8 @@ impl<D: Driver> Shard<D> {
         bytes: &mut [u8],
         taken: &mut Taken,
     ) -> (usize, Option<FrameError>) {
-        // Half a record is no reason to expand a key.
-        match records.opening.find(bytes) {
-            Ok(Find::Frame { .. }) => {}
-            Ok(Find::Need { .. }) => return (0, None),
-            Err(error) => return (0, Some(error)),
-        }
         let Records { opening, long, .. } = records;
-        let before = opening.records();
-        let mut opening = opening.expanded();
+        let before = opening.half().records();
         let mut used = 0;
         let mut wrong = None;
         while used < bytes.len() && self.may_deliver(local, id) {
@@ -119,10 +112,10 @@ pub(super) struct Sealer<'a> {
 impl Sealer<'_> {
     /// Takes entries off the queue, seals them, and hands over what can be sent.
     pub(super) fn seal(mut self) -> Result<(), Unsendable> {
-        let before = self.records.sealing.records();
+        let before = self.records.sealing.half().records();
         let mut chunk = None;
         let outcome = self.fill(&mut chunk);
-        self.counters.add(Count::RecordsOut, self.records.sealing.records() - before);
+        self.counters.add(Count::RecordsOut, self.records.sealing.half().records() - before);
         if let Some(chunk) = chunk {
             self.outgoing.push(chunk.freeze());
         }
@@ -132,7 +125,6 @@ impl Sealer<'_> {
     fn fill(&mut self, open: &mut Option<PacketMut>) -> Result<(), Unsendable> {
         let Records { sealing, cut_at, .. } = &mut *self.records;
         let (queues, outbox, sent) = (&mut *self.queues, &mut *self.outbox, &mut *self.sent);
-        let mut sealing = sealing.expanded();
         let mut total = 0;
         while let Some((len, author)) = queues.front(outbox) {
             let frame = frame_len(len, author);
