@@ -26,6 +26,7 @@ mod error;
 mod host;
 mod incoming;
 mod lent;
+mod memory;
 mod options;
 mod outgoing;
 mod private;
@@ -51,6 +52,7 @@ pub use contract::{AttachError, ConnectError, Driver, DriverFigures, Full, Leake
 pub use error::{ListenError, NetError};
 pub use incoming::Incoming;
 pub use lent::{Desk, Lent};
+pub use memory::resident_bytes;
 pub use options::{ConnectOptions, DriverSettings, ListenOptions, SocketOptions};
 pub use outgoing::{OUTGOING_PIECES_MAX, Outgoing};
 pub use private::{create_private, entropy, is_private};

@@ -100,6 +100,25 @@ pub enum ErrorKind {
     /// A shard's mailbox is full: requests of other threads are answered `Full`. Raise `mailbox_messages_max`.
     #[error("a shard's mailbox is full")]
     MailboxFull,
+    /// A shard's lag went over or below a limit of the settings' `overload_…`; told once for each change. Level 1 takes no new
+    /// peers in, 2 lets none join, 3 cuts those that read the least; 0 is over.
+    #[error("shard {shard} is overloaded: level {level}, {lag:?} late")]
+    Overload {
+        /// Which.
+        shard: usize,
+        /// From now on.
+        level: u8,
+        /// How late it is, smoothed.
+        lag: std::time::Duration,
+    },
+    /// A shard stood still: a callback that blocks, or the whole machine. Put work that waits on `Context::offload`.
+    #[error("shard {shard} stood still for {late:?}")]
+    Stalled {
+        /// Which.
+        shard: usize,
+        /// For how long.
+        late: std::time::Duration,
+    },
     /// The pool is short (see `pool_short_bytes`): sessions that hold much get no broadcasts, and the largest holders leave
     /// with [`Evicted`](crate::LeaveReason::Evicted) until it is better. Told once each time. Raise `pool_budget_bytes` or lower
     /// the per-session limits.

@@ -181,6 +181,11 @@ impl Fabric {
         self.mailboxes[0].control(Word::Report(report));
     }
 
+    /// How overloaded the busiest shard is: 0 to 3.
+    pub(crate) fn overload(&self) -> u64 {
+        figures::overload(&self.figures)
+    }
+
     pub(crate) fn figures(&self) -> Figures {
         figures::sum(&self.figures, self.depot.figures())
     }

@@ -76,6 +76,12 @@ pub struct Figures {
     pub turns: u64,
     /// Time spent in turns, sleep not counted.
     pub busy: Duration,
+    /// How overloaded the busiest shard is, 0 to 3: see `overload_lag_ms`.
+    pub overload: u8,
+    /// How late that shard is, smoothed; zero where overload is not looked for.
+    pub lag: Duration,
+    /// Turns that took longer than `slow_turn_ms`, or sleeps that overran by so much.
+    pub slow_turns: u64,
     /// The longest turn since the start: what a message may have had to wait.
     pub longest_turn: Duration,
     /// The packet pool.
@@ -92,7 +98,7 @@ impl Figures {
 /// One shard's counters: written by the shard alone, read by anybody.
 #[derive(Default)]
 pub(crate) struct ShardFigures {
-    words: [AtomicU64; Count::COUNT],
+    words: Words<AtomicU64>,
     leaves: [AtomicU64; LeaveReason::COUNT],
     turned_away: [AtomicU64; TurnedAway::COUNT],
     /// Requests of other threads that were refused: counted by those threads.
@@ -102,7 +108,7 @@ pub(crate) struct ShardFigures {
     pub(crate) largest_holder: AtomicUsize,
 }
 
-/// What a shard counts. `Embryos` to `Queued` are levels, the others only grow.
+/// What a shard counts. `Embryos` to `Queued`, the overload and the lag are levels, the others only grow.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
 pub(crate) enum Count {
@@ -136,7 +142,19 @@ pub(crate) enum Count {
     Errors,
     Turns,
     BusyNanos,
+    SlowTurns,
+    OverloadLevel,
+    LagNanos,
     LongestTurnNanos,
+}
+
+/// A word for each.
+struct Words<T>([T; Count::COUNT]);
+
+impl<T: Default> Default for Words<T> {
+    fn default() -> Words<T> {
+        Words(std::array::from_fn(|_| T::default()))
+    }
 }
 
 impl Count {
@@ -146,7 +164,7 @@ impl Count {
 /// The shard's own copy, counted without atomics and published once a turn.
 #[derive(Default)]
 pub(crate) struct Counters {
-    words: [u64; Count::COUNT],
+    words: Words<u64>,
     leaves: [u64; LeaveReason::COUNT],
     leaves_changed: bool,
     turned_away: [u64; TurnedAway::COUNT],
@@ -156,21 +174,21 @@ pub(crate) struct Counters {
 impl Counters {
     #[inline]
     pub(crate) fn add(&mut self, what: Count, n: u64) {
-        self.words[what as usize] += n;
+        self.words.0[what as usize] += n;
     }
 
     #[inline]
     pub(crate) fn sub(&mut self, what: Count, n: u64) {
-        self.words[what as usize] -= n;
+        self.words.0[what as usize] -= n;
     }
 
     #[inline]
     pub(crate) fn set(&mut self, what: Count, n: u64) {
-        self.words[what as usize] = n;
+        self.words.0[what as usize] = n;
     }
 
     pub(crate) fn get(&self, what: Count) -> u64 {
-        self.words[what as usize]
+        self.words.0[what as usize]
     }
 
     pub(crate) fn left(&mut self, reason: LeaveReason) {
@@ -187,7 +205,7 @@ impl Counters {
 
     /// Makes the counters visible. Relaxed: each stands for itself.
     pub(crate) fn publish(&mut self, to: &ShardFigures) {
-        for (word, value) in to.words.iter().zip(self.words) {
+        for (word, value) in to.words.0.iter().zip(self.words.0) {
             word.store(value, Ordering::Relaxed);
         }
         if std::mem::take(&mut self.leaves_changed) {
@@ -203,13 +221,20 @@ impl Counters {
     }
 }
 
+/// How overloaded the busiest shard is.
+pub(crate) fn overload(shards: &[ShardFigures]) -> u64 {
+    let levels =
+        shards.iter().map(|shard| shard.words.0[Count::OverloadLevel as usize].load(Ordering::Relaxed));
+    levels.max().unwrap_or(0)
+}
+
 /// Sums the shards up.
 pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
     let total = |what: Count| {
-        shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).sum::<u64>()
+        shards.iter().map(|shard| shard.words.0[what as usize].load(Ordering::Relaxed)).sum::<u64>()
     };
     let most = |what: Count| {
-        shards.iter().map(|shard| shard.words[what as usize].load(Ordering::Relaxed)).max().unwrap_or(0)
+        shards.iter().map(|shard| shard.words.0[what as usize].load(Ordering::Relaxed)).max().unwrap_or(0)
     };
     let remote = |word: fn(&ShardFigures) -> &AtomicU64| {
         shards.iter().map(|shard| word(shard).load(Ordering::Relaxed)).sum::<u64>()
@@ -257,6 +282,9 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
         errors: total(Count::Errors),
         turns: total(Count::Turns),
         busy: Duration::from_nanos(total(Count::BusyNanos)),
+        overload: most(Count::OverloadLevel) as u8,
+        lag: Duration::from_nanos(most(Count::LagNanos)),
+        slow_turns: total(Count::SlowTurns),
         longest_turn: Duration::from_nanos(most(Count::LongestTurnNanos)),
         pool,
     }

@@ -122,6 +122,20 @@ pub struct Settings {
     /// Timers a session may have.
     pub session_timers_max: usize,
 
+    // --- overload
+    /// A shard that is so late takes no new peers in (level 1); 0: overload is not looked for. Late is how long an event may
+    /// have had to wait: see `overload` in the figures.
+    pub overload_lag_ms: u64,
+    /// So late, and none of them joins (level 2): a greeting is refused as busy.
+    pub overload_heavy_ms: u64,
+    /// That late for so long, and the sessions that read the least are cut, one every 100 ms (level 3); 0: never.
+    pub overload_cut_after_ms: u64,
+    /// What the process may hold (Linux, resident); from nine tenths on it is overloaded, level 3. 0: not looked at. Somewhat
+    /// below a container's limit.
+    pub memory_budget_bytes: usize,
+    /// A turn, or a sleep that overran, of so long is told as [`Stalled`](crate::ErrorKind::Stalled); 0: never.
+    pub slow_turn_ms: u64,
+
     // --- time
     /// A greeting, or a handshake and the log-in behind it, must be complete so long after the accept.
     pub greeting_timeout_ms: u64,
@@ -362,6 +376,11 @@ impl Default for Settings {
             queue_when_slow: WhenSlow::Kick,
             pool_budget_bytes: 1 << 30,
             pool_short_bytes: 0,
+            overload_lag_ms: 0,
+            overload_heavy_ms: 200,
+            overload_cut_after_ms: 0,
+            memory_budget_bytes: 0,
+            slow_turn_ms: 1_000,
             mailbox_messages_max: 16_384,
             session_timers_max: 64,
             greeting_timeout_ms: 3_000,
@@ -412,6 +431,8 @@ impl Settings {
             frame_limit_bytes: 16 << 10,
             heartbeat_ms: 10_000,
             dead_after_ms: 30_000,
+            overload_lag_ms: 50,
+            overload_cut_after_ms: 5_000,
             recv_messages_per_s: 300,
             recv_bytes_per_s: 128 << 10,
             recv_decoded_bytes_per_s: 512 << 10,
@@ -537,6 +558,9 @@ impl Settings {
         }
         if self.queue_hard_bytes > u32::MAX as usize {
             return wrong("queue_hard_bytes", "at most 4294967295");
+        }
+        if self.overload_heavy_ms < self.overload_lag_ms {
+            return wrong("overload_heavy_ms", "must not be below overload_lag_ms");
         }
         if self.pool_short_bytes > self.pool_budget_bytes {
             return wrong("pool_short_bytes", "must not be above pool_budget_bytes");

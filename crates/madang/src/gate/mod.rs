@@ -152,6 +152,10 @@ impl Gate {
         core.counters.add(Count::Accepted, 1);
         let remote = incoming.peer();
         let Some(exempt) = self.looks_at(remote, incoming.local(), core, content) else { return };
+        // Level 1 has no time for those who must greet first, level 2 for anybody new.
+        if !exempt && core.fabric.overload() >= if self.greets { 1 } else { 2 } {
+            return self.turn_away(TurnedAway::Overloaded, remote, core);
+        }
         if self.greets && !self.has_room_for_a_stranger(core) {
             return self.turn_away(TurnedAway::Full, remote, core);
         }
@@ -408,7 +412,10 @@ impl Gate {
         if self.guests.get(guest).is_none_or(|guest| guest.stage != Stage::Unproven) {
             return; // he was told to go before his greeting came
         }
-        let older = if matches!(self.door, Door::Open(_)) {
+        let is_exempt = self.guests.get(guest).is_some_and(|guest| guest.exempt);
+        let older = if core.fabric.overload() >= 2 && !is_exempt {
+            Err(RefusalReason::Busy)
+        } else if matches!(self.door, Door::Open(_)) {
             if node.name.is_empty() { Ok(Vec::new()) } else { self.nodes.admit(node) }
         } else {
             Err(RefusalReason::Draining)

@@ -25,11 +25,13 @@ pub enum TurnedAway {
     Full,
     /// The server is stopping.
     Closing,
+    /// The server is overloaded: see `overload_lag_ms`.
+    Overloaded,
 }
 
 impl TurnedAway {
     /// How many causes there are, for tables of counters.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 
     /// A number for each: an index below [`COUNT`](TurnedAway::COUNT). The numbers never change their meaning.
     pub fn code(self) -> u8 {
@@ -49,6 +51,7 @@ impl TurnedAway {
             "content",
             "full",
             "closing",
+            "overloaded",
         ];
         LABELS.get(usize::from(code)).copied().unwrap_or("unknown")
     }
@@ -60,8 +63,8 @@ mod tests {
 
     #[test]
     fn the_last_cause_has_the_last_code() {
-        assert_eq!(usize::from(TurnedAway::Closing.code()) + 1, TurnedAway::COUNT);
-        assert_eq!(TurnedAway::label_of(TurnedAway::Closing.code()), "closing");
+        assert_eq!(usize::from(TurnedAway::Overloaded.code()) + 1, TurnedAway::COUNT);
+        assert_eq!(TurnedAway::label_of(TurnedAway::Overloaded.code()), "overloaded");
         assert_eq!(TurnedAway::label_of(200), "unknown");
     }
 }

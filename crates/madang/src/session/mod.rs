@@ -87,6 +87,7 @@ pub(crate) struct Session {
     pub(crate) in_flight: crate::Sent,
     /// Bytes of the stream that wait: the start of a frame, or all that came during a hold.
     pub(crate) inbox: Option<PacketMut>,
+    /// By the shard's patient clock, as all that is about the peer's pace.
     pub(crate) last_heard: Time,
     /// Something was sent since the last periodic look.
     pub(crate) spoke: bool,

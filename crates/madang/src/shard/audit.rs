@@ -118,6 +118,7 @@ impl<D: Driver> Shard<D> {
             && core.queues.bytes() == 0
             && self.unsent.is_empty()
             && core.pressure.is_off()
+            && core.lag.is_calm()
             && core.fabric.mailboxes[core.shard].is_empty()
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use madang_driver::Time;
 use madang_packet::{Magazine, Packet};
 
+use super::overload::Lag;
 use super::pressure::Pressure;
 use super::queueing::QueueLimits;
 use crate::error::{Error, ErrorKind};
@@ -33,6 +34,10 @@ pub(crate) enum Timer {
     Throttle { local: u32, id: SessionId },
     /// Content's own.
     Content { local: u32, id: SessionId, key: u64 },
+    /// The server is overloaded: is it still?
+    Overload,
+    /// The process's memory is looked at.
+    Memory,
     /// The pool is short: a look at who holds the most.
     Pool,
     /// A link may be tried again.
@@ -76,6 +81,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(super) limits: QueueLimits,
     pub(super) pressure: Pressure,
+    pub(super) lag: Lag,
     /// Whether a droppable message was ever queued here: else nobody looks for marks of them.
     pub(super) droppable: bool,
 }
@@ -105,6 +111,7 @@ impl Core {
                 when_slow: settings.queue_when_slow,
             },
             pressure: Pressure::new(settings),
+            lag: Lag::new(settings.overload_lag_ms > 0 || settings.memory_budget_bytes > 0),
             droppable: false,
             fabric,
         }

@@ -73,7 +73,7 @@ impl<D: Driver> Shard<D> {
             outbox: Outbox::EMPTY,
             in_flight: Sent::default(),
             inbox: None,
-            last_heard: self.core.now,
+            last_heard: self.core.patient_now(),
             spoke: false,
             send_limit,
             speech: speech.joined(),

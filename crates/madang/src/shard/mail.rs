@@ -176,6 +176,7 @@ impl<D: Driver> Shard<D> {
             }
             self.links_stop();
             self.forget_pool();
+            self.forget_overload();
             self.embryos_stop();
         }
         if self.gate.is_some() {

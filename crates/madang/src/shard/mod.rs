@@ -22,6 +22,7 @@ mod handshake;
 mod join;
 mod leave;
 mod mail;
+mod overload;
 mod pressure;
 mod queueing;
 mod receive;
@@ -124,7 +125,7 @@ impl<D: Driver> Shard<D> {
         let frame_limit = FrameLimit::new(settings.frame_limit_bytes).expect("the settings were checked");
         fabric.mailboxes[shard].set_waker(driver.waker());
         let now = driver.now();
-        Shard {
+        let mut shard = Shard {
             content: fabric.content.clone(),
             wire: fabric.protocol.wire(frame_limit),
             frame_limit,
@@ -155,7 +156,9 @@ impl<D: Driver> Shard<D> {
             stopping: None,
             core: Core::new(shard, now, Arc::clone(fabric), magazine),
             driver,
-        }
+        };
+        shard.watch_memory();
+        shard
     }
 
     /// Turns until a stop is complete, then ends the driver.
@@ -200,10 +203,12 @@ impl<D: Driver> Shard<D> {
         let mut completions = std::mem::take(&mut self.completions);
         self.driver.poll(&mut completions, self.batch, wait);
         self.core.fabric.mailboxes[self.core.shard].wake_up();
-        self.core.now = self.driver.now();
+        let last = std::mem::replace(&mut self.core.now, self.driver.now());
+        self.take_lag(last, wait);
 
         self.fed = 0;
         let taken = completions.len();
+        self.core.lag.was_full = taken == self.batch;
         if taken > 0 {
             self.call_worker(Content::on_worker_begin);
         }
@@ -254,6 +259,7 @@ impl<D: Driver> Shard<D> {
     /// Adapts the batch to the time it took, and publishes the counters.
     fn close_the_books(&mut self, taken: usize) {
         let busy = self.driver.precise_now().since(self.core.now);
+        self.core.lag.busy = busy;
         let settings = &self.core.fabric.settings;
         if taken == self.batch && busy > Duration::from_micros(settings.turn_us_max) {
             self.batch = (self.batch / 2).max(16).min(settings.turn_completions_max);

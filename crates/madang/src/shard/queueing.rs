@@ -144,7 +144,7 @@ impl Core {
     }
 
     fn note_soft(&mut self, local: u32) {
-        let now = self.now;
+        let now = self.patient_now();
         if let Some(details) = self.sessions.details(local) {
             details.over_soft_since.get_or_insert(now);
         }

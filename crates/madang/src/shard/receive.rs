@@ -19,7 +19,8 @@ impl<D: Driver> Shard<D> {
     /// Bytes of a session came.
     pub(super) fn session_data(&mut self, local: u32, bytes: &mut [u8], more: bool) {
         self.fed();
-        let now = self.core.now;
+        self.core.had_its_turn(local);
+        let now = self.core.patient_now();
         let Some(session) = self.core.sessions.get_mut(local) else { return };
         session.receiving = more || planted(Planted::RearmOnResult);
         session.last_heard = now;
@@ -145,7 +146,7 @@ impl<D: Driver> Shard<D> {
         if bytes.is_empty() {
             return;
         }
-        let now = self.core.now;
+        let now = self.core.patient_now();
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         details.partial_since.get_or_insert(now);
         let mut inbox = match session.inbox.take() {
@@ -345,6 +346,7 @@ impl<D: Driver> Shard<D> {
 
     /// One job less holds the session's messages.
     pub(super) fn release_hold(&mut self, local: u32, id: SessionId) {
+        let patient = self.core.patient_now();
         let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else {
             return;
         };
@@ -356,7 +358,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         // The silence meanwhile was ours.
-        session.last_heard = self.core.now;
+        session.last_heard = patient;
         self.receive_kept(local);
         let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) else {
             return;

@@ -37,6 +37,8 @@ impl<D: Driver> Shard<D> {
                     }
                 }
                 Timer::Pool => self.look_at_pool(),
+                Timer::Overload => self.overload_due(),
+                Timer::Memory => self.memory_due(),
                 Timer::Reconnect { link } => self.link_dial(link),
                 Timer::Doorstep => {
                     if let Some(gate) = &mut self.gate {
@@ -59,6 +61,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let now = self.core.now;
+        let patient = self.core.patient_now();
         let settings = &self.core.fabric.settings;
         let beats = matches!(self.wire, Wire::Own);
         let (silence_max, partial_max, soft_max, soft_bytes) = (
@@ -76,12 +79,12 @@ impl<D: Driver> Shard<D> {
         // While jobs or debts hold the messages, or no receive is started for want of buffers, the silence and the half frame are
         // ours, not the peer's.
         let held = session.holds > 0 || !session.receiving && !session.eof;
-        let silence = now.since(session.last_heard);
+        let silence = patient.since(session.last_heard);
         let reason = if !silence_max.is_zero() && !held && silence >= silence_max {
             Some(LeaveReason::Idle)
-        } else if !held && details.partial_since.is_some_and(|since| now.since(since) >= partial_max) {
+        } else if !held && details.partial_since.is_some_and(|since| patient.since(since) >= partial_max) {
             Some(LeaveReason::Dribble)
-        } else if details.over_soft_since.is_some_and(|since| now.since(since) >= soft_max) {
+        } else if details.over_soft_since.is_some_and(|since| patient.since(since) >= soft_max) {
             Some(LeaveReason::SlowConsumer)
         } else {
             None

@@ -18,7 +18,7 @@ use crate::id::SerialSource;
 use crate::letters::{Letter, Route, Word};
 use crate::links::{LinkCell, LinkSpec};
 use crate::shard::Shard;
-use crate::{LeaveReason, Remote, SessionId};
+use crate::{LeaveReason, Remote, SessionId, TurnedAway};
 
 /// A house: it is built, lives, stops and is built again; each time with the same plan.
 pub(super) struct House {
@@ -235,6 +235,12 @@ impl House {
         }
         if figures.leaves[usize::from(LeaveReason::Evicted.code())] > 0 {
             ledger.did("largest holder cut");
+        }
+        if figures.turned_away[usize::from(TurnedAway::Overloaded.code())] > 0 {
+            ledger.did("refusal for overload");
+        }
+        if figures.leaves[usize::from(LeaveReason::Overload.code())] > 0 {
+            ledger.did("worst consumer cut");
         }
         if figures.input_throttled > 0 {
             ledger.did("input held back");

@@ -234,6 +234,7 @@ const DEEDS: &[&str] = &[
     "peer vanishes",
     "post",
     "refusal at the door",
+    "refusal for overload",
     "send inside on_join",
     "send_latest",
     "send_and_disconnect",
@@ -241,6 +242,7 @@ const DEEDS: &[&str] = &[
     "timer",
     "too long a message",
     "user declined",
+    "worst consumer cut",
 ];
 
 impl Tally {

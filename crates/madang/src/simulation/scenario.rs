@@ -110,6 +110,7 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         Tongue::Lan => *pick(dice, &[64, 200, 1_000, 20_000, 300_000]),
         Tongue::Be32 | Tongue::Classic => *pick(dice, &[64, 200, 1_000, 20_000, 65_000]),
     };
+    let overload_lag_ms = *pick(dice, &[0, 0, 1, 15]);
     let recv_burst_ms = *pick(dice, &[200, 2_000]);
     let queue_hard_bytes = (frame_limit_bytes as usize).max(*pick(dice, &[200, 2_000, 50_000, 1 << 20]));
     let heartbeat_ms = *pick(dice, &[50, 200, 500]);
@@ -140,6 +141,9 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         queue_hard_messages: *pick(dice, &[2, 16, 1_024]),
         queue_when_slow: *pick(dice, &[WhenSlow::Kick, WhenSlow::DropMarked, WhenSlow::Throttle]),
         pool_budget_bytes: *pick(dice, &[1 << 20, 1 << 22, 1 << 28, 1 << 28]),
+        overload_lag_ms,
+        overload_heavy_ms: overload_lag_ms * 4,
+        overload_cut_after_ms: *pick(dice, &[0, 100]),
         pool_short_bytes: *pick(dice, &[0, 0, 0, 0, 10_000, 100_000]),
         mailbox_messages_max: *pick(dice, &[1, 2, 8, 256]),
         session_timers_max: *pick(dice, &[1, 2, 64]),

@@ -124,6 +124,7 @@ impl Town {
                     frame_limit: settings.frame_limit_bytes as usize,
                     drain_bytes_max: settings.drain_bytes_max,
                     abortive_close: settings.abortive_close,
+                    may_be_overloaded: settings.overload_lag_ms > 0 && settings.overload_cut_after_ms > 0,
                     pool_may_be_short: settings.pool_short_bytes > 0 || settings.pool_budget_bytes < 1 << 26,
                     pool_is_ample: settings.pool_budget_bytes >= 1 << 26,
                     limits_input: settings.recv_messages_per_s + settings.recv_bytes_per_s > 0,

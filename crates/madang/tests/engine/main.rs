@@ -24,6 +24,7 @@ mod leaving;
 mod limits;
 mod links;
 mod operation;
+mod overload;
 mod rules;
 #[cfg(feature = "wan")]
 mod sealed;

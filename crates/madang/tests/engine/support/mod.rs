@@ -62,13 +62,15 @@ pub(crate) fn be32(driver: DriverChoice) -> ServerBuilder {
     foreign(driver, ForeignFraming::be32())
 }
 
-/// A server of any foreign framing. Its peers may send as much as they like, for most tests are faster than any player.
+/// A server of any foreign framing. Its peers may send as much as they like, for most tests are faster than any player,
+/// and it may be as late as the machine makes it.
 pub(crate) fn foreign(driver: DriverChoice, framing: ForeignFraming) -> ServerBuilder {
     ForeignServer::bind("127.0.0.1:0", framing).set(|settings| {
         settings.driver = driver;
         settings.recv_messages_per_s = 0;
         settings.recv_bytes_per_s = 0;
         settings.recv_decoded_bytes_per_s = 0;
+        settings.overload_lag_ms = 0;
     })
 }
 
