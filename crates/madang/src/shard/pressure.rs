@@ -29,6 +29,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Sessions that one look cuts, at most: what they held comes back before the next, and may do.
 const CUT_A_LOOK: usize = 4;
 
+/// Looks in which a shard waits for what the others hold: 50 ms.
+const LOOKS_FOR_OTHERS: u32 = 10;
+
 /// Who holds less is no cause of a shortage: one chunk of small messages.
 const HOLDER_MIN: usize = 4 << 10;
 
@@ -126,18 +129,14 @@ impl<D: Driver> Shard<D> {
             return says(&self.core, 0);
         }
         let mut excess = used.saturating_sub(self.core.pressure.high);
-        let is_first = self.core.pressure.looks == 0;
-        for cut in 0..=CUT_A_LOOK {
+        for cut in 0..CUT_A_LOOK {
             let (local, held) = self.core.largest_holder().unwrap_or_default();
-            says(&self.core, held);
             self.core.pressure.broadcast_max = (held / 2).max(HOLDER_MIN);
-            // The first look stops broadcasts and tells; who holds the most is known from the second on.
-            if is_first
-                || excess == 0
-                || cut == CUT_A_LOOK
-                || held < HOLDER_MIN
-                || held < self.largest_elsewhere()
-            {
+            if cut == 0 {
+                // It stands until the next look: what is cut here is back by then, and no other shard cuts for it, too.
+                says(&self.core, held.max(1));
+            }
+            if excess == 0 || held < HOLDER_MIN || !self.holds_most(held) {
                 break;
             }
             self.core.decide(local, LeaveReason::Evicted, false);
@@ -147,10 +146,15 @@ impl<D: Driver> Shard<D> {
         self.core.pressure.timer = Some(self.core.timers.set(self.core.now + PAUSE, Timer::Pool));
     }
 
-    fn largest_elsewhere(&self) -> usize {
+    /// Whether no other shard has a larger holder, as far as they have said. The first look stops broadcasts and tells; one
+    /// that stands still does not keep the others from helping themselves for long.
+    fn holds_most(&self, held: usize) -> bool {
+        let looks = self.core.pressure.looks;
         let figures = self.core.fabric.figures.iter().enumerate();
-        let others = figures.filter(|(shard, _)| *shard != self.core.shard);
-        others.map(|(_, figures)| figures.largest_holder.load(Ordering::Relaxed)).max().unwrap_or(0)
+        let mut others = figures
+            .filter(|(shard, _)| *shard != self.core.shard)
+            .map(|(_, figures)| figures.largest_holder.load(Ordering::Relaxed));
+        looks > 0 && others.all(|other| other <= held && (other > 0 || looks >= LOOKS_FOR_OTHERS))
     }
 
     /// A shard that stops has no shortage any more: everybody leaves.
