@@ -98,6 +98,8 @@ fn main() -> anyhow::Result<()> {
     }
     settings.congestion = "reno".to_owned();
     settings.idle_timeout_ms = 0;
+    // The accept load is to find the engine's own limit.
+    settings.accept_rate_max = Some(0);
     let server = ForeignServer::with(settings, ForeignFraming::be32());
     let server = match args.mode {
         Mode::Echo | Mode::Accept => server.start(Echo)?,
