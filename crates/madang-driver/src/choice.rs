@@ -103,6 +103,47 @@ pub trait UseDriver {
     fn with<D: Driver>(self, driver: D) -> Self::Output;
 }
 
+/// Gives the current thread another share of the processors than its neighbours: `nice` as Unix has it, from -20 (most) to
+/// 19 (least). Windows knows five levels: up to -10 highest, up to -1 above normal, 0 normal, up to 9 below normal, lowest.
+///
+/// # Errors
+/// The number is no such value; raising it is not permitted (Linux: CAP_SYS_NICE, or the limit RLIMIT_NICE); the system has
+/// no such thing for a thread (macOS, BSD).
+pub fn prioritize_thread(nice: i32) -> std::io::Result<()> {
+    if !(-20..=19).contains(&nice) {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // On Linux "this process" is the calling thread.
+        Ok(rustix::process::setpriority_process(None, nice)?)
+    }
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::System::Threading::{
+            GetCurrentThread, SetThreadPriority, THREAD_PRIORITY_ABOVE_NORMAL, THREAD_PRIORITY_BELOW_NORMAL,
+            THREAD_PRIORITY_HIGHEST, THREAD_PRIORITY_LOWEST, THREAD_PRIORITY_NORMAL,
+        };
+
+        let level = match nice {
+            ..=-10 => THREAD_PRIORITY_HIGHEST,
+            -9..=-1 => THREAD_PRIORITY_ABOVE_NORMAL,
+            0 => THREAD_PRIORITY_NORMAL,
+            1..=9 => THREAD_PRIORITY_BELOW_NORMAL,
+            10.. => THREAD_PRIORITY_LOWEST,
+        };
+        // SAFETY: the pseudo handle of the calling thread needs no closing.
+        match unsafe { SetThreadPriority(GetCurrentThread(), level) } {
+            0 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", windows)))]
+    {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Pins the current thread to one processor.
 ///
 /// # Errors

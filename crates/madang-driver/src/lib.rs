@@ -44,7 +44,7 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 pub mod uring;
 
-pub use choice::{DriverKind, UseDriver, pin_thread};
+pub use choice::{DriverKind, UseDriver, pin_thread, prioritize_thread};
 #[cfg(unix)]
 pub use clock::Clock;
 pub use completion::{Completion, RecvEnd};

@@ -189,6 +189,12 @@ impl Plan {
                             tracing::warn!(shard, core, %error, "the shard could not be pinned to its core");
                         }
                     }
+                    if fabric.settings.nice != 0 {
+                        if let Err(error) = madang_driver::prioritize_thread(fabric.settings.nice) {
+                            let nice = fabric.settings.nice;
+                            tracing::warn!(shard, nice, %error, "the shard keeps the usual priority");
+                        }
+                    }
                     ShardThread { shard, fabric, tell }.run(driver)
                 });
             match spawned {

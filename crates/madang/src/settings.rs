@@ -40,6 +40,10 @@ pub struct Settings {
     pub embryos_max: usize,
     /// Processors to pin the shards to, in order; empty pins none.
     pub cores: Vec<usize>,
+    /// The shards' share of the processors, as Unix has it: -20 (most) to 19 (least); 0 is the usual one. A negative value
+    /// keeps the links between servers quick while players fill every core; it needs CAP_SYS_NICE on Linux, and without it
+    /// a warning says so and the shards run as usual.
+    pub nice: i32,
 
     // --- the driver
     /// Which system interface moves the bytes.
@@ -345,6 +349,7 @@ impl Default for Settings {
             session_slack: None,
             embryos_max: 1_024,
             cores: Vec::new(),
+            nice: 0,
             driver: DriverChoice::Auto,
             wait: WaitStrategy::Block,
             recv_buffers: 64,
@@ -531,6 +536,9 @@ impl Settings {
             if value == 0 {
                 return wrong(key, "must be at least 1");
             }
+        }
+        if !(-20..=19).contains(&self.nice) {
+            return wrong("nice", "-20 to 19");
         }
         if self.workers > 256 {
             return wrong("workers", "at most 256");

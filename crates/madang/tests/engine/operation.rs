@@ -29,9 +29,11 @@ each_driver! {
 #[test]
 fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
     type Wrong = fn(&mut Settings);
-    let cases: [(&str, Wrong); 26] = [
+    let cases: [(&str, Wrong); 28] = [
         ("workers", |settings| settings.workers = 0),
         ("workers", |settings| settings.workers = 257),
+        ("nice", |settings| settings.nice = -21),
+        ("nice", |settings| settings.nice = 20),
         ("max_sessions", |settings| settings.max_sessions = 0),
         ("max_sessions", |settings| settings.max_sessions = 1 << 24),
         ("embryos_max", |settings| settings.embryos_max = 0),
