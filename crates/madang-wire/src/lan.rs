@@ -16,10 +16,12 @@
 pub(crate) mod control;
 pub(crate) mod greeting;
 pub(crate) mod kinds;
+pub(crate) mod queue;
 
 pub use control::{ControlError, Goodbye, GoodbyeReason, Heartbeat, Refusal, RefusalReason, Welcome};
 pub use greeting::{Greeting, NAME_MAX};
 pub use kinds::Expect;
+pub use queue::{QueueState, Ticket, TicketPurpose};
 
 use crate::framing::{
     Find, FrameError, FrameLimit, Framing, Kind, Next, Opened, Overhead, SealError, SealSlot, Sealed,
@@ -34,7 +36,7 @@ pub const PROTOCOL: u16 = 1;
 /// The first four bytes of a greeting's payload.
 pub const MAGIC: [u8; 4] = *b"MDNG";
 
-/// The longest payload of a control frame. This version's longest greeting has 164 bytes; the rest is room for later
+/// The longest payload of a control frame. This version's longest greeting has 294 bytes; the rest is room for later
 /// ones, which must fit so that a server can tell them "please update" instead of nothing.
 pub const CONTROL_MAX: usize = 512;
 

@@ -84,9 +84,8 @@ mod record;
 mod suite;
 mod ticket;
 
-pub use control::{
-    Draining, LogIn, PROOF, QueueState, Ticket, TicketPurpose, log_in_is_proven, log_in_proof,
-};
+pub use crate::lan::{QueueState, Ticket, TicketPurpose};
+pub use control::{Draining, LogIn, PROOF, log_in_is_proven, log_in_proof};
 pub use gate::{Gate, GateError, Preamble, ServerKeys, ServerKeysError, Stranger};
 pub use handshake::{ANSWER_MAX, Accept, Answer, ExpectAnswer, ExpectVerdict, HandshakeHash, Secured};
 pub use keys::{

@@ -14,6 +14,15 @@ use crate::{LeaveReason, TurnedAway};
 pub struct Figures {
     /// Peers connected that have not greeted yet.
     pub embryos: u64,
+    /// Peers in the waiting queue now, those whose connection broke and whose turn is kept among them.
+    pub waiting: u64,
+    /// Peers that entered the waiting queue, were let in from it, and came back to it with a ticket. Who entered and neither
+    /// waits nor was let in is gone.
+    pub queue_entered: u64,
+    /// See `queue_entered`.
+    pub queue_admitted: u64,
+    /// See `queue_entered`.
+    pub queue_returned: u64,
     /// Sessions joined now.
     pub sessions: u64,
     /// Sessions on their way out now.
@@ -113,6 +122,7 @@ pub(crate) struct ShardFigures {
 #[repr(usize)]
 pub(crate) enum Count {
     Embryos,
+    Waiting,
     Sessions,
     Leaving,
     Queued,
@@ -120,6 +130,9 @@ pub(crate) enum Count {
     Refused,
     Evicted,
     AcceptPauses,
+    QueueEntered,
+    QueueAdmitted,
+    QueueReturned,
     Failed,
     Joins,
     MessagesIn,
@@ -251,6 +264,10 @@ pub(crate) fn sum(shards: &[ShardFigures], pool: PoolFigures) -> Figures {
     });
     Figures {
         embryos: total(Count::Embryos),
+        waiting: total(Count::Waiting),
+        queue_entered: total(Count::QueueEntered),
+        queue_admitted: total(Count::QueueAdmitted),
+        queue_returned: total(Count::QueueReturned),
         sessions: total(Count::Sessions),
         sessions_leaving: total(Count::Leaving),
         accepted: total(Count::Accepted),

@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::{Context, Error, Event, Leave, Message, SessionId};
+use madang_packet::Packet;
+
+use crate::{Context, Error, Event, Leave, Message, SessionId, WaitState, Waiter};
 
 /// The callbacks of a server or client. All are empty by default; fill in what you need.
 ///
@@ -47,6 +49,19 @@ pub trait Handler: Send + Sync + 'static {
     /// The session's release is finished: no callback for this id comes after. Exactly once for each `on_join`.
     fn on_leave(&self, cx: &mut Context<'_>, session: SessionId, leave: &Leave) {}
 
+    /// Somebody waits for a place: he entered the waiting queue of a full server (`queue_max`), moved up in it, was admitted, or
+    /// is gone. Runs on the shard that has his connection; for one whose connection broke and who did not come back, on
+    /// the gate's.
+    ///
+    /// The packet, if any, goes to him in the server's framing: how a framing without words of its own for it tells its
+    /// clients. A newer one replaces one that he has not taken yet. LAN clients are told by the engine itself; a packet for
+    /// one is dropped.
+    ///
+    /// On a client it tells of its own links that wait, see [`Waiter::link`].
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        None
+    }
+
     /// A worker begins to handle a batch of completions. At most once a turn; for thread monitoring.
     fn on_worker_begin(&self, shard: usize) {}
 
@@ -65,6 +80,8 @@ pub enum Admission {
     Accept,
     /// Close it at once.
     Refuse,
+    /// As `Accept`; and if it must wait for a place, it waits ahead of all with a lower number. `Accept` is `Priority(0)`.
+    Priority(u8),
 }
 
 /// Who is at the other end.

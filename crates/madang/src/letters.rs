@@ -3,14 +3,16 @@
 use madang_driver::Incoming;
 use madang_packet::Packet;
 use madang_wire::lan::RefusalReason;
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use subtle::ConstantTimeEq;
 
-use crate::gate::GuestId;
+use crate::gate::{GuestId, Turn};
 use crate::groups::GroupId;
 use crate::links::LinkSpec;
 use crate::offload::Finished;
-use crate::{Event, LeaveReason, Node, SessionId};
+use crate::{Event, LeaveReason, Node, Peer, SessionId, Standing};
 
 /// In the bounded lane: content's requests.
 pub(crate) enum Letter {
@@ -68,6 +70,14 @@ pub(crate) enum Word {
     Place { guest: GuestId, answer: Result<(), RefusalReason> },
     /// A guest that has proven nothing makes way for another.
     Evict { guest: GuestId },
+    /// A guest waits in the queue.
+    Queued { guest: GuestId, news: Box<News> },
+    /// Guests that wait have moved up.
+    Moved(Vec<(GuestId, Standing)>),
+    /// A guest that waits came back over another connection: this one ends, unheard.
+    Dismiss { guest: GuestId },
+    /// To the gate's shard: somebody who waits did not come back, and no shard has anything of him to tell it by.
+    WaitOver(Kept),
     /// A job of `offload` is done.
     Finished(Finished),
     /// A log-in was checked by a job: what it says, or the words of its panic.
@@ -89,18 +99,79 @@ pub(crate) enum Word {
 pub(crate) struct Adoption {
     pub(crate) incoming: Incoming,
     pub(crate) guest: GuestId,
-    /// Its place is taken already: there is no greeting to wait for.
-    pub(crate) placed: bool,
+    pub(crate) entry: Entry,
     /// Neither patch control nor the limits of its prefix apply to it.
     pub(crate) exempt: bool,
+}
+
+/// A turn in the queue whose connection is gone, and whose it is. Content has not heard that the wait is over.
+pub(crate) struct Kept {
+    pub(crate) turn: Turn,
+    pub(crate) peer: Box<Peer>,
+}
+
+/// What comes next for an accepted socket.
+pub(crate) enum Entry {
+    /// It greets.
+    Greets,
+    /// There is no greeting, and its place is taken: it joins.
+    Placed,
+    /// There is no greeting, and it waits for its place.
+    Queued(Box<News>),
+}
+
+/// What somebody in the queue is told first.
+pub(crate) struct News {
+    pub(crate) turn: Turn,
+    pub(crate) standing: Standing,
+    /// Keeps his turn when his connection breaks.
+    pub(crate) ticket: Option<TicketBytes>,
+    /// He has just come; else he is back in his turn.
+    pub(crate) entered: bool,
+}
+
+/// The bytes that keep a turn in the queue: which turn it is, and 16 bytes of chance that only its waiter was told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TicketBytes([u8; TicketBytes::LEN]);
+
+impl TicketBytes {
+    pub(crate) const LEN: usize = 25;
+
+    pub(crate) fn new(turn: Turn, secret: [u8; 16]) -> TicketBytes {
+        let mut bytes = [0; TicketBytes::LEN];
+        bytes[0] = turn.priority.0;
+        bytes[1..9].copy_from_slice(&turn.number.to_le_bytes());
+        bytes[9..].copy_from_slice(&secret);
+        TicketBytes(bytes)
+    }
+
+    /// What a peer showed, if it is as long as one of ours.
+    pub(crate) fn read(bytes: &[u8]) -> Option<TicketBytes> {
+        bytes.try_into().ok().map(TicketBytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The turn that it claims.
+    pub(crate) fn turn(&self) -> Turn {
+        let number = self.0[1..9].try_into().expect("eight bytes");
+        Turn { priority: Reverse(self.0[0]), number: u64::from_le_bytes(number) }
+    }
+
+    /// Whether it holds this secret, in a time that does not depend on where it is wrong.
+    pub(crate) fn proves(&self, secret: [u8; 16]) -> bool {
+        self.0[9..].ct_eq(&secret).into()
+    }
 }
 
 /// What shards report to the gate.
 pub(crate) enum Report {
     /// A greeting was fine: may he have a place?
-    Proven { guest: GuestId, node: Arc<Node> },
-    /// A guest is gone without having joined.
-    Gone { guest: GuestId },
+    Proven { guest: GuestId, node: Arc<Node>, ticket: Option<TicketBytes>, priority: u8 },
+    /// A guest is gone without having joined. `keeps`: he waited, was not sent away, and has a ticket to come back with.
+    Gone { guest: GuestId, keeps: Option<Kept> },
     /// A guest became a session; of which node, if it has a name.
     Joined { guest: GuestId, node: Option<(Arc<Node>, SessionId)> },
     /// A session began to leave: its place is free for another, within the slack.

@@ -66,6 +66,7 @@ mod slow;
 mod speech;
 mod timers;
 mod user;
+mod waiting;
 #[cfg(feature = "wan")]
 mod wan;
 
@@ -89,6 +90,7 @@ pub use server::{ForeignServer, LanServer, Server, ServerBuilder, StopError, Sto
 pub use settings::{CipherSuite, DriverChoice, Secret, Settings, WaitStrategy};
 pub use slow::{SlowConsumers, WhenSlow};
 pub use user::{Lobby, User};
+pub use waiting::{Standing, WaitState, Waiter, WaiterId};
 #[cfg(feature = "wan")]
 pub use wan::{Credentials, LogIn, Verdict, WanClient, WanServer, keys};
 

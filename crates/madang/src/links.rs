@@ -46,6 +46,8 @@ pub(crate) struct LinkState {
     pub(crate) told: bool,
     pub(crate) dropped: bool,
     pub(crate) redial: Option<TimerKey>,
+    /// Keeps its turn in the server's waiting queue; empty where it has none.
+    pub(crate) ticket: Vec<u8>,
 }
 
 /// The links of a shard. A client's links are dealt out over its shards by number.
@@ -65,6 +67,7 @@ impl Links {
             told: false,
             dropped: false,
             redial: None,
+            ticket: Vec::new(),
             spec,
         };
         self.links.push((state.spec.link, state));
@@ -76,6 +79,11 @@ impl Links {
 
     pub(crate) fn get(&mut self, link: u32) -> Option<&mut LinkState> {
         self.links.iter_mut().find(|(name, _)| *name == link).map(|(_, state)| state)
+    }
+
+    /// What its next greeting or log-in shows.
+    pub(crate) fn ticket(&mut self, link: Option<u32>) -> &[u8] {
+        link.and_then(|link| self.get(link)).map_or(&[], |state| &state.ticket)
     }
 
     /// Remembers why a try failed; the first reason of a try stands.
@@ -101,6 +109,7 @@ impl Links {
             state.down = None;
             state.told = false;
             state.pause = Duration::ZERO;
+            state.ticket = Vec::new();
         }
     }
 }

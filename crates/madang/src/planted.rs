@@ -49,6 +49,8 @@ bugs! {
     DisconnectLost: "A disconnect from another thread is marked and never told to the shard.",
     UnsentDropped: "What is queued when a graceful leave begins is dropped.",
     PacketLeaked: "The packet that a full queue refuses never goes back to the pool.",
+    QueuePlaceLost: "Who waits and loses the connection loses the place in the queue.",
+    TicketTakenTwice: "A ticket that was taken is good once more.",
     BlockEndsEarly: "A temporary block ends a little before its time.",
     BlockWithoutEnd: "A temporary block never ends.",
     ChunkRemembered: "The chunk of a broadcast is remembered beyond its flush.",

@@ -222,6 +222,19 @@ pub struct Settings {
     /// any rate on a LAN, else 4,000: a crowd that comes back after a failure is in within seconds, and accepting takes a
     /// core's time by a fifth at most.
     pub accept_rate_max: Option<u32>,
+
+    // --- the waiting queue
+    /// Peers that may wait for a place when all are taken, told where they stand, beyond `max_sessions`. 0: no queue; who
+    /// finds no place within a moment is turned away.
+    pub queue_max: usize,
+    /// Waiters let in a second at most; 0: as fast as places come free.
+    pub queue_release_rate: u32,
+    /// How often a waiter hears that he has moved up, at most.
+    pub queue_update_ms: u64,
+    /// A waiter whose connection broke keeps his turn for so long, and has it back with the ticket that his client was
+    /// given; 0: he loses it at once. For framings whose clients the engine itself tells that they wait; others have no way
+    /// to carry the ticket.
+    pub queue_grace_ms: u64,
 }
 
 /// Which system interface moves the bytes.
@@ -420,6 +433,10 @@ impl Default for Settings {
             prefix_wide_factor: 4,
             prefix_spares_loopback: true,
             accept_rate_max: None,
+            queue_max: 0,
+            queue_release_rate: 0,
+            queue_update_ms: 2_000,
+            queue_grace_ms: 15_000,
         }
     }
 }
@@ -495,7 +512,7 @@ impl Settings {
 
     /// Connections that a shard's driver must have room for.
     pub(crate) fn connections_max(&self) -> usize {
-        self.slots_per_shard() + self.embryos_max + crate::gate::EVICTED_MAX
+        self.slots_per_shard() + self.embryos_max + crate::gate::EVICTED_MAX + self.queue_max
     }
 
     /// Slots of each shard: any shard may have to hold all sessions.
@@ -530,6 +547,7 @@ impl Settings {
             ("reconnect_min_ms", self.reconnect_min_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("rules_max", self.rules_max as u64),
+            ("queue_update_ms", self.queue_update_ms),
             ("prefix_wide_factor", u64::from(self.prefix_wide_factor)),
         ];
         for (key, value) in at_least_one {

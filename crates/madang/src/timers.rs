@@ -11,6 +11,7 @@ pub(crate) struct TimerKey(Time, NonZeroU64);
 
 impl TimerKey {
     /// Whether its time has come.
+    #[cfg(feature = "simulation")]
     pub(crate) fn is_due(self, now: Time) -> bool {
         self.0 <= now
     }

@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::net::SocketAddr;
 
-use crate::{Admission, Context, Error, Event, Leave, Message, Peer, Sent, SessionId};
+use madang_packet::Packet;
+
+use crate::{Admission, Context, Error, Event, Leave, Message, Peer, Sent, SessionId, WaitState, Waiter};
 
 /// One player's own object. Made by a [`Lobby`] just before the join, owned by the session, called on its shard only: so
 /// its methods take `&mut self` and need no lock.
@@ -40,6 +42,11 @@ pub trait Lobby: Send + Sync + 'static {
     /// session leaves ([`LeaveReason::Declined`](crate::LeaveReason::Declined)) without a callback.
     fn enter(&self, session: SessionId, peer: &Peer) -> Option<Self::User>;
 
+    /// Somebody waits for a place; see [`Handler::on_wait`](crate::Handler::on_wait).
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        None
+    }
+
     /// A worker begins to handle a batch of completions.
     fn on_worker_begin(&self, shard: usize) {}
     /// The worker is done with the batch that it began.
@@ -63,6 +70,7 @@ impl<U: User> AnyUser for U {
 pub(crate) trait AnyLobby: Send + Sync + 'static {
     fn on_connection_request(&self, peer: &Peer) -> Admission;
     fn enter(&self, session: SessionId, peer: &Peer) -> Option<Box<dyn AnyUser>>;
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet>;
     fn on_worker_begin(&self, shard: usize);
     fn on_worker_end(&self, shard: usize);
     fn on_error(&self, error: &Error);
@@ -74,6 +82,9 @@ impl<L: Lobby> AnyLobby for L {
     }
     fn enter(&self, session: SessionId, peer: &Peer) -> Option<Box<dyn AnyUser>> {
         Lobby::enter(self, session, peer).map(|user| Box::new(user) as Box<dyn AnyUser>)
+    }
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        Lobby::on_wait(self, cx, waiter, state)
     }
     fn on_worker_begin(&self, shard: usize) {
         Lobby::on_worker_begin(self, shard);
@@ -98,6 +109,13 @@ impl Content {
         match self {
             Content::Handler(handler) => handler.on_connection_request(peer),
             Content::Lobby(lobby) => lobby.on_connection_request(peer),
+        }
+    }
+
+    pub(crate) fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        match self {
+            Content::Handler(handler) => handler.on_wait(cx, waiter, state),
+            Content::Lobby(lobby) => lobby.on_wait(cx, waiter, state),
         }
     }
 

@@ -3,6 +3,8 @@
 use crate::codec::{Reader, WriteError};
 use crate::framing::{FrameLimit, Kind};
 use crate::lan::control::{self, ControlError};
+use crate::lan::kinds::TICKET_MAX;
+use crate::lan::queue::{put_bytes, take_bytes};
 use crate::lan::{MAGIC, PROTOCOL};
 
 /// The longest service or node name, in bytes.
@@ -10,6 +12,9 @@ pub const NAME_MAX: usize = 64;
 
 /// What a plain link asks for. Each bit is a wish that the other side must understand or refuse.
 const NO_FLAGS: u16 = 0;
+
+/// The flag of a greeting with a ticket behind its names.
+const HAS_TICKET: u16 = 2;
 
 /// The flag that is reserved for "I want this link authenticated and sealed".
 pub(crate) const SEALED: u16 = 1;
@@ -33,22 +38,26 @@ pub struct Greeting<'a> {
     /// Which one it is, like `chat-3`: unique in the cluster, at most [`NAME_MAX`] bytes, no control characters.
     /// Empty for a peer that is no node: its incarnation is not compared.
     pub node: &'a str,
+    /// Keeps a place in the waiting queue that the sender had when its connection broke, see
+    /// [`Ticket`](crate::lan::Ticket): at most 128 bytes; empty where it had none.
+    pub ticket: &'a [u8],
 }
 
 impl<'a> Greeting<'a> {
-    /// Writes the whole frame to the front of `out` and returns its length, at most 168 bytes. Refuses names that the
+    /// Writes the whole frame to the front of `out` and returns its length, at most 298 bytes. Refuses names that the
     /// peer would have to refuse, so that the mistake is found where it was made.
     pub fn to_frame(&self, out: &mut [u8]) -> Result<usize, WriteError> {
         control::write_frame(Kind::Greeting, out, |out| {
             out.bytes(&MAGIC)?;
             out.u16(PROTOCOL)?;
-            out.u16(NO_FLAGS)?;
+            out.u16(if self.ticket.is_empty() { NO_FLAGS } else { HAS_TICKET })?;
             out.u32(self.app_version)?;
             out.u32(self.frame_limit.get())?;
             out.u64(self.incarnation)?;
             out.u64(self.schema_hash)?;
             control::put_text(out, self.service, NAME_MAX)?;
-            control::put_text(out, self.node, NAME_MAX)
+            control::put_text(out, self.node, NAME_MAX)?;
+            if self.ticket.is_empty() { Ok(()) } else { put_bytes(out, self.ticket, TICKET_MAX) }
         })
     }
 
@@ -63,10 +72,11 @@ impl<'a> Greeting<'a> {
             PROTOCOL => {}
             theirs => return Err(ControlError::Protocol { theirs }),
         }
-        match read.u16()? {
-            NO_FLAGS => {}
+        let has_ticket = match read.u16()? {
+            NO_FLAGS => false,
+            HAS_TICKET => true,
             flags => return Err(ControlError::Flags(flags)),
-        }
+        };
         let app_version = read.u32()?;
         let frame_limit = read.u32()?;
         let greeting = Self {
@@ -76,7 +86,11 @@ impl<'a> Greeting<'a> {
             schema_hash: read.u64()?,
             service: control::take_text(&mut read, NAME_MAX)?,
             node: control::take_text(&mut read, NAME_MAX)?,
+            ticket: if has_ticket { take_bytes(&mut read, TICKET_MAX)? } else { &[] },
         };
+        if has_ticket && greeting.ticket.is_empty() {
+            return Err(ControlError::Field { field: "ticket", value: 0 });
+        }
         read.finish()?;
         Ok(greeting)
     }

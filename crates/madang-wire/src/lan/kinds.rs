@@ -34,7 +34,8 @@ pub enum Expect {
     Greeting,
     /// A client hears the server for the first time: its greeting, or a refusal.
     Answer,
-    /// A client was greeted and waits for its place: a welcome, a refusal, a heartbeat or a goodbye; no message yet.
+    /// A client was greeted and waits for its place: a welcome, a refusal, where it stands in the waiting queue, a
+    /// heartbeat or a goodbye; no message yet.
     Place,
     /// Messages, heartbeats, and at last a goodbye.
     Traffic,
@@ -42,7 +43,7 @@ pub enum Expect {
     End,
     /// A WAN server hears what a client says first: its log-in.
     LogIn,
-    /// A WAN client waits for its place: as `Place`, and the words of the waiting queue.
+    /// A WAN client waits for its place: as `Place`, and what a server has to announce.
     Queue,
     /// A WAN client is joined: as `Traffic`, and what a server has to announce.
     Served,
@@ -55,9 +56,16 @@ impl Expect {
         match self {
             Self::Greeting => matches!(kind, Kind::Greeting),
             Self::Answer => matches!(kind, Kind::Greeting | Kind::Refusal),
-            Self::Place => {
-                matches!(kind, Kind::Welcome | Kind::Refusal | Kind::Ping | Kind::Pong | Kind::Goodbye)
-            }
+            Self::Place => matches!(
+                kind,
+                Kind::Welcome
+                    | Kind::Refusal
+                    | Kind::Queue
+                    | Kind::Ticket
+                    | Kind::Ping
+                    | Kind::Pong
+                    | Kind::Goodbye
+            ),
             Self::Traffic => matches!(kind, Kind::Message | Kind::Ping | Kind::Pong | Kind::Goodbye),
             Self::End => false,
             Self::LogIn => matches!(kind, Kind::LogIn),

@@ -3,8 +3,8 @@
 use ring::hmac;
 use subtle::ConstantTimeEq;
 
-use super::control::TicketPurpose;
 use crate::codec::{ReadError, Reader};
+use crate::lan::TicketPurpose;
 
 /// Bytes of a ticket that [`TicketKey`] makes.
 pub const TICKET: usize = CLAIM + TAG;

@@ -138,6 +138,7 @@ fn a_sealed_link_is_the_golden_one() {
     assert_eq!(client.hash.bytes()[..], bytes("link-hash"));
 
     let greeting = Greeting {
+        ticket: &[],
         app_version: 3,
         frame_limit: FrameLimit::DEFAULT,
         incarnation: 7,

@@ -26,6 +26,7 @@ fn greeting() -> Greeting<'static> {
         schema_hash: 0xABCD,
         service: "chat",
         node: "chat-3",
+        ticket: &[],
     }
 }
 
@@ -45,10 +46,11 @@ proptest! {
     #[test]
     fn a_greeting_is_read_as_it_was_written(
         app_version: u32, limit in 1..=FrameLimit::MAX.get(), incarnation: u64, schema_hash: u64, service in name(), node in name(),
+        ticket in proptest::collection::vec(any::<u8>(), 0..=128),
     ) {
         let frame_limit = FrameLimit::new(limit).unwrap();
         let greeting =
-            Greeting { app_version, frame_limit, incarnation, schema_hash, service: &service, node: &node };
+            Greeting { app_version, frame_limit, incarnation, schema_hash, service: &service, node: &node, ticket: &ticket };
         let bytes = payload(Kind::Greeting, |out| greeting.to_frame(out));
         prop_assert_eq!(Greeting::from_payload(&bytes), Ok(greeting));
     }
@@ -148,6 +150,13 @@ fn f09_a_greeting_with_a_field_out_of_bounds_is_refused_by_name() {
     check(|bytes| bytes[6] = 1, ControlError::Flags(1), Some(RefusalReason::Sealing));
     check(|bytes| bytes[6] = 3, ControlError::Flags(3), malformed);
     check(|bytes| bytes[7] = 0x80, ControlError::Flags(0x8000), malformed);
+    check(|bytes| bytes[6] = 2, truncated(2, 0), malformed);
+    let empty = ControlError::Field { field: "ticket", value: 0 };
+    let with_an_empty_one = |bytes: &mut Vec<u8>| {
+        bytes[6] = 2;
+        bytes.extend([0, 0]);
+    };
+    check(with_an_empty_one, empty, malformed);
     check(|bytes| bytes[12..16].fill(0), ControlError::FrameLimit(0), Some(RefusalReason::FrameLimit));
     check(|bytes| bytes[15] = 1, ControlError::FrameLimit(0x0110_0000), Some(RefusalReason::FrameLimit));
     check(|bytes| bytes[32] = 65, long(65), malformed);
@@ -195,6 +204,8 @@ fn a_name_that_a_peer_would_refuse_is_not_sent() {
     assert_eq!(Greeting { service: &long, ..greeting() }.to_frame(&mut room), too_long);
     assert_eq!(Greeting { node: &long, ..greeting() }.to_frame(&mut room), too_long);
     assert_eq!(Greeting { node: "a\nb", ..greeting() }.to_frame(&mut room), Err(WriteError::TextControl));
+    let too_long = Err(WriteError::TextTooLong { len: 129, limit: 128 });
+    assert_eq!(Greeting { ticket: &[1; 129], ..greeting() }.to_frame(&mut room), too_long);
 
     let text = "t".repeat(129);
     let refusal = |text| Refusal { reason: RefusalReason::Full, text };
@@ -207,10 +218,10 @@ fn a_name_that_a_peer_would_refuse_is_not_sent() {
 #[test]
 fn the_longest_greeting_fits_and_smaller_room_is_an_error() {
     let name = "n".repeat(NAME_MAX);
-    let longest = Greeting { service: &name, node: &name, ..greeting() };
-    let mut room = [0; 168];
-    assert_eq!(longest.to_frame(&mut room), Ok(168));
-    for len in 0..168 {
+    let longest = Greeting { service: &name, node: &name, ticket: &[7; 128], ..greeting() };
+    let mut room = [0; 298];
+    assert_eq!(longest.to_frame(&mut room), Ok(298));
+    for len in 0..298 {
         assert!(matches!(longest.to_frame(&mut room[..len]), Err(WriteError::Full { .. })), "{len}");
     }
 }
@@ -267,6 +278,8 @@ fn each_state_takes_the_kinds_of_its_row_and_no_other() {
             Place,
             &[
                 (Kind::Welcome, Traffic),
+                (Kind::Queue, Place),
+                (Kind::Ticket, Place),
                 (Kind::Ping, Place),
                 (Kind::Pong, Place),
                 (Kind::Refusal, End),

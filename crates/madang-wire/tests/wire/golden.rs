@@ -31,6 +31,7 @@ fn lan_frames_are_the_golden_ones() {
     let mut frame = |name| golden.remove(name).unwrap_or_else(|| panic!("no golden frame {name}"));
 
     let chat = Greeting {
+        ticket: &[],
         app_version: 3,
         frame_limit: FrameLimit::DEFAULT,
         incarnation: 7,
@@ -41,6 +42,7 @@ fn lan_frames_are_the_golden_ones() {
     let least = Greeting { frame_limit: FrameLimit::new(1).unwrap(), ..Greeting::default() };
     let names = "s".repeat(64);
     let most = Greeting {
+        ticket: &[],
         app_version: u32::MAX,
         frame_limit: FrameLimit::MAX,
         incarnation: u64::MAX,

@@ -23,6 +23,8 @@ pub(super) struct Guest {
     pub(super) address: IpAddr,
     pub(super) since: Time,
     pub(super) exempt: bool,
+    /// Who has more of it waits ahead.
+    pub(super) priority: u8,
     pub(super) stage: Stage,
 }
 
@@ -32,8 +34,10 @@ pub(super) enum Stage {
     Unproven,
     /// He was told to go, and is on his way out.
     Evicted,
-    /// He waits for a place.
+    /// He wants a place, and waits for one on the doorstep if he must.
     Waits,
+    /// He waits in the waiting queue, which has room of its own.
+    Queued,
     /// A place is taken for him.
     Placed,
 }
@@ -43,6 +47,7 @@ pub(super) struct Guests {
     guests: BTreeMap<GuestId, Guest>,
     last: GuestId,
     evicted: usize,
+    queued: usize,
     crowds: Crowds,
 }
 
@@ -66,8 +71,16 @@ impl Guests {
         if guest.stage == Stage::Unproven && !guest.exempt {
             self.crowds.remove(Net::wide(guest.address), id);
         }
-        self.evicted += usize::from(stage == Stage::Evicted);
+        count(&mut self.evicted, &mut self.queued, guest.stage, |count| *count -= 1);
+        count(&mut self.evicted, &mut self.queued, stage, |count| *count += 1);
         guest.stage = stage;
+    }
+
+    /// What he has proven may have him wait ahead of others.
+    pub(super) fn raise(&mut self, id: GuestId, priority: u8) {
+        if let Some(guest) = self.guests.get_mut(&id) {
+            guest.priority = guest.priority.max(priority);
+        }
     }
 
     pub(super) fn set_shard(&mut self, id: GuestId, shard: usize) {
@@ -80,13 +93,13 @@ impl Guests {
         if guest.stage == Stage::Unproven && !guest.exempt {
             self.crowds.remove(Net::wide(guest.address), id);
         }
-        self.evicted -= usize::from(guest.stage == Stage::Evicted);
+        count(&mut self.evicted, &mut self.queued, guest.stage, |count| *count -= 1);
         Some(guest)
     }
 
-    /// Those that are neither joined nor on their way out.
+    /// Those that take the room of strangers: neither queued nor on their way out.
     pub(super) fn staying(&self) -> usize {
-        self.guests.len() - self.evicted
+        self.guests.len() - self.evicted - self.queued
     }
 
     pub(super) fn evicted(&self) -> usize {
@@ -153,6 +166,14 @@ impl Crowds {
     }
 }
 
+fn count(evicted: &mut usize, queued: &mut usize, stage: Stage, change: impl Fn(&mut usize)) {
+    match stage {
+        Stage::Evicted => change(evicted),
+        Stage::Queued => change(queued),
+        Stage::Unproven | Stage::Waits | Stage::Placed => {}
+    }
+}
+
 fn oldest(members: &BTreeSet<(Net, GuestId)>, net: Net) -> Option<GuestId> {
     members.range((net, 0)..).next().filter(|(other, _)| *other == net).map(|(_, id)| *id)
 }
@@ -163,7 +184,7 @@ mod tests {
 
     fn stranger(address: [u8; 4], milliseconds: u64) -> Guest {
         let since = Time::from_nanos(milliseconds * 1_000_000);
-        Guest { shard: 0, address: address.into(), since, exempt: false, stage: Stage::Unproven }
+        Guest { shard: 0, address: address.into(), since, exempt: false, priority: 0, stage: Stage::Unproven }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! picks the peer's shard, once; greeting and session stay there. Shards report what became of those they were given.
 //!
 //! ```text
-//!   accept ─► rules ─► limits ─► on_connection_request ─► room? ─► a shard ─► (greeting) ─► Proven ─► Place
+//!   accept ─► rules ─► limits ─► on_connection_request ─► room? ─► a shard ─► (greeting) ─► Proven ─► Place, or the queue
 //!                                                                    └─ Gone, Joined, Leaving, Left ◄─┘
 //! ```
 //!
@@ -12,18 +12,20 @@
 //! some of it is told.
 
 mod book;
-mod doorstep;
 mod guests;
 mod limits;
 mod nodes;
 mod prefix;
+mod queue;
 mod rules;
 mod table;
 mod turned_away;
+mod waiting;
 
 pub(crate) use self::book::RuleBook;
 pub(crate) use self::guests::GuestId;
 pub use self::prefix::Prefix;
+pub(crate) use self::queue::Turn;
 pub use self::rules::{Rule, RuleError, RuleKind, RuleLine, RuleSet, Rules};
 pub use self::turned_away::TurnedAway;
 
@@ -34,15 +36,15 @@ use std::sync::Arc;
 use madang_driver::{Driver, Incoming, Listener, Time};
 use madang_wire::lan::RefusalReason;
 
-use self::doorstep::{Doorstep, Knock, PATIENCE};
 use self::guests::{Guest, Guests, Stage};
 use self::limits::{Limits, Pace, PrefixLimits};
 use self::nodes::Nodes;
 use self::table::{Table, Verdict};
+use self::waiting::{Knock, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::figures::Count;
 use crate::framing::Protocol;
-use crate::letters::{Adoption, Report, Word};
+use crate::letters::{Entry, Report, TicketBytes, Word};
 use crate::planted::{Planted, planted};
 use crate::shard::{Core, ErrorGate, Timer};
 use crate::timers::TimerKey;
@@ -67,13 +69,19 @@ pub(crate) struct Gate {
     limits: Limits,
     pacing: Option<Pacing>,
     places: Places,
-    doorstep: Doorstep,
+    waiting: Waiting,
     guests: Guests,
     embryos_max: usize,
     /// Connections that each shard was given and has not reported gone.
     load: Vec<usize>,
     nodes: Nodes,
     told: ErrorGate,
+}
+
+/// How somebody enters whom neither the rules nor content turn away.
+pub(crate) struct Entering {
+    exempt: bool,
+    priority: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +108,12 @@ struct Places {
 }
 
 impl Places {
+    fn have_room(&self) -> bool {
+        self.taken < self.sessions_max && self.taken + self.leaving < self.slots
+    }
+
     fn take(&mut self) -> bool {
-        let free = self.taken < self.sessions_max && self.taken + self.leaving < self.slots;
+        let free = self.have_room();
         self.taken += usize::from(free);
         free
     }
@@ -138,7 +150,7 @@ impl Gate {
                 sessions_max: settings.max_sessions,
                 slots: settings.slots_per_shard(),
             },
-            doorstep: Doorstep::new(settings.slack()),
+            waiting: Waiting::new(settings),
             guests: Guests::default(),
             embryos_max: settings.embryos_max,
             load: vec![0; settings.workers],
@@ -148,39 +160,54 @@ impl Gate {
     }
 
     /// A peer is at the door.
-    pub(crate) fn accepted(&mut self, incoming: Incoming, core: &mut Core, content: &Content) {
+    pub(crate) fn accepted(
+        &mut self,
+        incoming: Incoming,
+        driver: &mut impl Driver,
+        core: &mut Core,
+        content: &Content,
+    ) {
         core.counters.add(Count::Accepted, 1);
         let remote = incoming.peer();
-        let Some(exempt) = self.looks_at(remote, incoming.local(), core, content) else { return };
+        if let Some(entering) = self.looks_at(remote, incoming.local(), core, content) {
+            self.let_in(incoming, entering, driver, core);
+        }
+        self.keep_pace(driver, core);
+    }
+
+    fn let_in(&mut self, incoming: Incoming, entering: Entering, driver: &mut impl Driver, core: &mut Core) {
+        let remote = incoming.peer();
         // Level 1 has no time for those who must greet first, level 2 for anybody new.
-        if !exempt && core.fabric.overload() >= if self.greets { 1 } else { 2 } {
+        if !entering.exempt && core.fabric.overload() >= if self.greets { 1 } else { 2 } {
             return self.turn_away(TurnedAway::Overloaded, remote, core);
         }
         if self.greets && !self.has_room_for_a_stranger(core) {
             return self.turn_away(TurnedAway::Full, remote, core);
         }
+        let Entering { exempt, priority } = entering;
         let stage = if self.greets { Stage::Unproven } else { Stage::Waits };
-        let guest = self.guests.add(Guest { shard: 0, address: remote.ip(), since: core.now, exempt, stage });
+        let guest = Guest { shard: 0, address: remote.ip(), since: core.now, exempt, priority, stage };
+        let guest = self.guests.add(guest);
         if !exempt {
             self.limits.came(remote.ip(), self.greets);
         }
         if self.greets {
-            self.give(guest, incoming, core);
+            self.give(guest, incoming, Entry::Greets, core);
         } else {
-            self.knock(Knock { guest, incoming: Some(incoming) }, core);
+            self.knock(Knock { guest, incoming: Some(incoming) }, driver, core);
         }
     }
 
-    /// The gate's work for any stranger: turns him away, or answers whether he is exempt.
+    /// The gate's work for any stranger: turns him away, or answers how he enters.
     pub(crate) fn looks_at(
         &mut self,
         remote: SocketAddr,
         local: SocketAddr,
         core: &mut Core,
         content: &Content,
-    ) -> Option<bool> {
+    ) -> Option<Entering> {
         match self.admits(remote, local, core, content) {
-            Ok(exempt) => Some(exempt),
+            Ok(entering) => Some(entering),
             Err(cause) => {
                 self.turn_away(cause, remote, core);
                 None
@@ -188,15 +215,15 @@ impl Gate {
         }
     }
 
-    /// Whether a peer may come in at all; and if so, whether it is exempt.
+    /// Whether a peer may come in at all; and if so, how.
     fn admits(
         &mut self,
         remote: SocketAddr,
         local: SocketAddr,
         core: &mut Core,
         content: &Content,
-    ) -> Result<bool, TurnedAway> {
-        if !matches!(self.door, Door::Open(_)) {
+    ) -> Result<Entering, TurnedAway> {
+        if !self.is_open() {
             return Err(TurnedAway::Closing);
         }
         if self.is_lan && !is_inside(remote.ip(), &core.fabric.settings) {
@@ -223,7 +250,8 @@ impl Gate {
         let peer = stranger(remote, local);
         // A filter that panics lets nobody in.
         match catch_unwind(AssertUnwindSafe(|| content.on_connection_request(&peer))) {
-            Ok(Admission::Accept) => Ok(exempt),
+            Ok(Admission::Accept) => Ok(Entering { exempt, priority: 0 }),
+            Ok(Admission::Priority(priority)) => Ok(Entering { exempt, priority }),
             Ok(Admission::Refuse) => Err(TurnedAway::Content),
             Err(panic) => {
                 core.error_of(ErrorKind::Panic(crate::offload::panic_text(&*panic)), None, Some(remote));
@@ -272,69 +300,6 @@ impl Gate {
         self.guests.set_stage(guest, stage);
     }
 
-    /// Hands a socket to the shard where it will stay.
-    fn give(&mut self, guest: GuestId, incoming: Incoming, core: &mut Core) {
-        let shard = self.least_loaded();
-        self.load[shard] += 1;
-        self.guests.set_shard(guest, shard);
-        let exempt = self.guests.get(guest).is_some_and(|guest| guest.exempt);
-        let adoption = Adoption { incoming, guest, placed: !self.greets, exempt };
-        core.fabric.mailboxes[shard].control(Word::Adopt(adoption));
-    }
-
-    /// Somebody wants a place: he gets it, or waits for one behind those who wait already, or hears that there is none.
-    fn knock(&mut self, knock: Knock, core: &mut Core) {
-        if self.doorstep.is_empty() && self.places.take() {
-            return self.enter(knock, core);
-        }
-        if self.doorstep.is_full() {
-            return self.full(knock, core);
-        }
-        let patience = core.timers.set(core.now + PATIENCE, Timer::Doorstep);
-        self.doorstep.wait(patience, knock);
-    }
-
-    /// A place is taken for him.
-    fn enter(&mut self, Knock { guest, incoming }: Knock, core: &mut Core) {
-        self.set_stage(guest, Stage::Placed);
-        match incoming {
-            Some(incoming) => self.give(guest, incoming, core),
-            None => self.answer(guest, Ok(()), core),
-        }
-    }
-
-    /// There is no place for him.
-    fn full(&mut self, knock: Knock, core: &mut Core) {
-        match knock {
-            Knock { guest, incoming: Some(incoming) } => {
-                self.forget(guest);
-                self.turn_away(TurnedAway::Full, incoming.peer(), core);
-            }
-            Knock { guest, incoming: None } => {
-                core.error_of(ErrorKind::ServerFull, None, None);
-                self.answer(guest, Err(RefusalReason::Full), core);
-            }
-        }
-    }
-
-    /// The server stops.
-    fn send_away(&mut self, knock: Knock, core: &mut Core) {
-        match knock {
-            Knock { guest, incoming: Some(incoming) } => {
-                self.forget(guest);
-                self.turn_away(TurnedAway::Closing, incoming.peer(), core);
-            }
-            Knock { guest, incoming: None } => self.answer(guest, Err(RefusalReason::Draining), core),
-        }
-    }
-
-    /// Tells the shard that has a guest whether he has a place.
-    fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &Core) {
-        if let Some(Guest { shard, .. }) = self.guests.get(guest) {
-            core.fabric.mailboxes[*shard].control(Word::Place { guest, answer });
-        }
-    }
-
     /// A guest is gone before any shard had him, or when his shard says so.
     fn forget(&mut self, guest: GuestId) -> Option<Guest> {
         let guest = self.guests.remove(guest)?;
@@ -344,44 +309,30 @@ impl Gate {
         Some(guest)
     }
 
-    /// A place came free: those on the doorstep come first.
-    fn serve_doorstep(&mut self, core: &mut Core) {
-        while !self.doorstep.is_empty() && self.places.take() {
-            let (patience, first) = self.doorstep.first().expect("somebody waits");
-            core.timers.cancel(patience);
-            self.enter(first, core);
-        }
-    }
-
-    /// Patience on the doorstep is over for somebody.
-    pub(crate) fn doorstep_overdue(&mut self, core: &mut Core) {
-        while let Some(knock) = self.doorstep.overdue(core.now) {
-            self.full(knock, core);
-        }
-    }
-
     fn least_loaded(&self) -> usize {
         let least = self.load.iter().enumerate().min_by_key(|(_, load)| **load);
         least.map_or(0, |(shard, _)| shard)
     }
 
     /// A shard tells what became of somebody.
-    pub(crate) fn reported(&mut self, report: Report, core: &mut Core) {
+    pub(crate) fn reported(&mut self, report: Report, driver: &mut impl Driver, core: &mut Core) {
         match report {
-            Report::Proven { guest, node } => self.proven(guest, &node, core),
-            Report::Gone { guest } => {
-                if let Some(patience) = self.doorstep.leave(guest) {
-                    core.timers.cancel(patience);
-                }
-                let Some(guest) = self.forget(guest) else { return };
+            Report::Proven { guest, node, ticket, priority } => {
+                self.guests.raise(guest, priority);
+                self.proven(guest, &node, ticket.as_ref(), driver, core)
+            }
+            Report::Gone { guest: id, keeps } => {
+                let Some(guest) = self.forget(id) else { return };
                 self.load[guest.shard] -= 1;
+                self.waiter_gone(id, &guest, keeps, core);
                 if guest.stage == Stage::Placed {
                     self.places.taken -= 1;
-                    self.serve_doorstep(core);
+                    self.serve(core);
                 }
             }
             Report::Joined { guest, node } => {
                 self.guests.remove(guest);
+                self.waiting.placed.remove(&guest);
                 if let Some((node, id)) = node {
                     if !self.nodes.joined(&node, id) {
                         core.fabric.disconnect(id, LeaveReason::Superseded);
@@ -391,7 +342,7 @@ impl Gate {
             Report::Leaving => {
                 self.places.taken -= 1;
                 self.places.leaving += 1;
-                self.serve_doorstep(core);
+                self.serve(core);
             }
             Report::Left { shard, counted_at, node } => {
                 self.places.leaving -= usize::from(!planted(Planted::PlaceKept));
@@ -402,20 +353,27 @@ impl Gate {
                 if let Some((node, id)) = node {
                     self.nodes.left(&node, id);
                 }
-                self.serve_doorstep(core);
+                self.serve(core);
             }
         }
     }
 
     /// A peer has greeted and wants a place. An older life of its node makes way, if there is one.
-    fn proven(&mut self, guest: GuestId, node: &Node, core: &mut Core) {
+    fn proven(
+        &mut self,
+        guest: GuestId,
+        node: &Node,
+        ticket: Option<&TicketBytes>,
+        driver: &mut impl Driver,
+        core: &mut Core,
+    ) {
         if self.guests.get(guest).is_none_or(|guest| guest.stage != Stage::Unproven) {
             return; // he was told to go before his greeting came
         }
         let is_exempt = self.guests.get(guest).is_some_and(|guest| guest.exempt);
         let older = if core.fabric.overload() >= 2 && !is_exempt {
             Err(RefusalReason::Busy)
-        } else if matches!(self.door, Door::Open(_)) {
+        } else if self.is_open() {
             if node.name.is_empty() { Ok(Vec::new()) } else { self.nodes.admit(node) }
         } else {
             Err(RefusalReason::Draining)
@@ -426,14 +384,27 @@ impl Gate {
                 for id in older {
                     core.fabric.disconnect(id, LeaveReason::Superseded);
                 }
-                self.knock(Knock { guest, incoming: None }, core);
+                if !ticket.is_some_and(|ticket| self.returns(guest, ticket, driver, core)) {
+                    self.knock(Knock { guest, incoming: None }, driver, core);
+                }
             }
-            Err(reason) => self.answer(guest, Err(reason), core),
+            Err(reason) => self.tell(guest, |guest| Word::Place { guest, answer: Err(reason) }, core),
+        }
+    }
+
+    /// One of the gate's timers is due.
+    pub(crate) fn timer(&mut self, timer: Timer, driver: &mut impl Driver, core: &mut Core) {
+        match timer {
+            Timer::Waiter(turn) => self.waiter_overdue(turn, core),
+            Timer::Release => self.release_again(core),
+            Timer::News => self.spread_news(core),
+            Timer::Accept => self.accept_again(driver),
+            _ => debug_assert!(false, "no timer of the gate: {timer:?}"),
         }
     }
 
     /// After an accept: whether it is time for a pause.
-    pub(crate) fn keep_pace(&mut self, driver: &mut impl Driver, core: &mut Core) {
+    fn keep_pace(&mut self, driver: &mut impl Driver, core: &mut Core) {
         let (Some(pacing), Door::Open(listener)) = (&mut self.pacing, self.door) else { return };
         // Who is accepted is here, also past the pace: an accept brings all that a turn has room for.
         if !pacing.pace.take(&mut pacing.due, core.now) {
@@ -448,7 +419,7 @@ impl Gate {
     }
 
     /// A pause for the rate of accepting is over.
-    pub(crate) fn accept_again(&mut self, driver: &mut impl Driver) {
+    fn accept_again(&mut self, driver: &mut impl Driver) {
         if let (Some(pacing), Door::Open(listener)) = (&mut self.pacing, self.door) {
             pacing.pause = None;
             driver.accept_resume(listener);
@@ -464,14 +435,15 @@ impl Gate {
         if let Some(pause) = self.pacing.as_mut().and_then(|pacing| pacing.pause.take()) {
             core.timers.cancel(pause);
         }
-        while let Some((patience, knock)) = self.doorstep.first() {
-            core.timers.cancel(patience);
-            self.send_away(knock, core);
-        }
+        self.end_waiting(core);
     }
 
     pub(crate) fn unlistened(&mut self) {
         self.door = Door::Closed;
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.door, Door::Open(_))
     }
 
     /// Whether the listener is gone.
@@ -481,7 +453,7 @@ impl Gate {
 
     /// Whether all counts are back to nothing: every shard has told of everybody it was given.
     pub(crate) fn is_balanced(&self) -> bool {
-        self.doorstep.is_empty()
+        self.waiting.is_empty()
             && self.places.taken == 0
             && self.places.leaving == 0
             && self.guests.is_empty()

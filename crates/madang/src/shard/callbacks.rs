@@ -4,12 +4,13 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use madang_driver::Driver;
+use madang_packet::Packet;
 
 use super::Shard;
 use crate::error::ErrorKind;
 use crate::offload::{Then, panic_text};
 use crate::user::Content;
-use crate::{Context, Event, Leave, LeaveReason, Message, Peer, Sent, SessionId};
+use crate::{Context, Event, Leave, LeaveReason, Message, Peer, Sent, SessionId, WaitState, Waiter};
 
 /// A callback that carries a session.
 pub(super) enum Call<'a> {
@@ -102,6 +103,17 @@ impl<D: Driver> Shard<D> {
         if let Err(panic) = outcome {
             self.core.error(ErrorKind::Panic(panic_text(&*panic)), Some(local));
         }
+    }
+
+    /// Tells content of somebody who waits; what content says to him. An error when it panicked.
+    pub(super) fn call_wait(&mut self, waiter: &Waiter, state: WaitState) -> Result<Option<Packet>, ()> {
+        let content = &self.content;
+        let mut cx = Context::new(&mut self.core);
+        let outcome = catch_unwind(AssertUnwindSafe(|| content.on_wait(&mut cx, waiter, state)));
+        outcome.map_err(|panic| {
+            let words = ErrorKind::Panic(panic_text(&*panic));
+            self.core.error_of(words, None, Some(waiter.peer.remote));
+        })
     }
 
     /// A callback of the worker itself.

@@ -13,6 +13,7 @@ use super::queueing::QueueLimits;
 use crate::error::{Error, ErrorKind};
 use crate::fabric::{Fabric, refuse};
 use crate::figures::{Count, Counters};
+use crate::gate::Turn;
 use crate::groups::{GroupId, Groups};
 use crate::letters::EmbryoKey;
 use crate::planted::{Planted, planted};
@@ -42,8 +43,12 @@ pub(crate) enum Timer {
     Pool,
     /// A link may be tried again.
     Reconnect { link: u32 },
-    /// Somebody has waited long enough for a place.
-    Doorstep,
+    /// Somebody has waited long enough for a place, or been away from the queue for too long.
+    Waiter(Turn),
+    /// The pace of letting waiters in allows the next.
+    Release,
+    /// Waiters are told where they stand.
+    News,
     /// Accepting, which paused for its rate, goes on.
     Accept,
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use madang_driver::{AttachError, Conn, Driver, NetError, Outgoing, RecvEnd};
 use madang_packet::PacketMut;
-use madang_wire::lan::{self, Greeting, LanFraming, Refusal, RefusalReason};
+use madang_wire::lan::{self, Greeting, Heartbeat, LanFraming, Refusal, RefusalReason};
 use madang_wire::{FrameError, Kind, Next};
 
 use super::connections::Owner;
@@ -27,14 +27,14 @@ use super::{Shard, Timer};
 use crate::error::{ErrorKind, LinkDown};
 use crate::figures::Count;
 use crate::gate::GuestId;
-use crate::letters::{Adoption, EmbryoKey, Report};
+use crate::letters::{Adoption, EmbryoKey, Entry, Report, TicketBytes};
 use crate::planted::{Planted, planted};
 use crate::speech::Speech;
 use crate::user::stranger;
-use crate::{Node, Peer};
+use crate::{Node, Peer, WaitState};
 
 /// Bytes of frames that an embryo may have waiting for its send: a few dozen, and a peer that takes none of them is gone.
-const SAID_BYTES_MAX: usize = 4 << 10;
+pub(super) const SAID_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes behind a greeting that wait for the place: a peer that has more to say before it is welcome is paused.
 const HELD_BYTES_MAX: usize = 64 << 10;
@@ -42,26 +42,33 @@ const HELD_BYTES_MAX: usize = 64 << 10;
 impl<D: Driver> Shard<D> {
     /// Takes a socket that the gate let in.
     pub(super) fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { incoming, guest, placed, exempt } = adoption;
+        let Adoption { incoming, guest, entry, exempt } = adoption;
         if self.stopping.is_some() {
             return self.not_adopted(guest);
         }
         let peer = stranger(incoming.peer(), incoming.local());
         let origin = Origin::Gate { guest, exempt };
         match self.driver.attach(incoming) {
-            Ok(conn) if placed => self.join_directly(conn, peer, origin),
-            Ok(conn) => {
-                let stage = match &self.core.fabric.protocol {
-                    #[cfg(feature = "wan")]
-                    crate::framing::Protocol::Wan(_) => Stage::ExpectPreamble,
-                    _ => Stage::ExpectGreeting,
-                };
-                let index = self.embryo(conn, peer, stage, origin);
-                self.embryo_receive(index);
-            }
+            Ok(conn) => match entry {
+                Entry::Placed => self.join_directly(conn, peer, origin),
+                Entry::Greets => {
+                    let stage = match &self.core.fabric.protocol {
+                        #[cfg(feature = "wan")]
+                        crate::framing::Protocol::Wan(_) => Stage::ExpectPreamble,
+                        _ => Stage::ExpectGreeting,
+                    };
+                    let index = self.embryo(conn, peer, stage, origin);
+                    self.embryo_receive(index);
+                }
+                Entry::Queued(news) => {
+                    let index = self.embryo(conn, peer, Stage::ExpectPlace, origin);
+                    self.embryo_receive(index);
+                    self.begin_wait(index, &news);
+                }
+            },
             // The next turn tries again: there is room after a poll at the earliest.
             Err(AttachError::Full(incoming)) => {
-                self.unattached.push(Adoption { incoming, guest, placed, exempt });
+                self.unattached.push(Adoption { incoming, guest, entry, exempt });
             }
             Err(AttachError::Failed(error)) => {
                 if matches!(error, NetError::NoBufferSpace | NetError::OutOfMemory | NetError::TooManyFiles) {
@@ -74,7 +81,7 @@ impl<D: Driver> Shard<D> {
 
     fn not_adopted(&mut self, guest: GuestId) {
         self.core.counters.add(Count::Failed, 1);
-        self.core.fabric.report(Report::Gone { guest });
+        self.core.fabric.report(Report::Gone { guest, keeps: None });
     }
 
     /// Starts the connection of a link.
@@ -111,6 +118,10 @@ impl<D: Driver> Shard<D> {
                 paused: false,
                 deadline,
                 send_limit: self.frame_limit.get(),
+                greeted: false,
+                #[cfg(feature = "wan")]
+                ticket: None,
+                wait: None,
                 origin,
             },
         );
@@ -163,9 +174,10 @@ impl<D: Driver> Shard<D> {
     pub(super) fn greet(&mut self, index: u32) {
         let Some(embryo) = self.embryos.get(index) else { return };
         embryo.stage = Stage::ExpectWelcome;
+        let link = embryo.link();
         let mut frame = [0; lan::CONTROL_FRAME_MAX];
-        let greeting = self.core.own_greeting(self.frame_limit);
-        let len = greeting.to_frame(&mut frame).expect("the names were checked");
+        let greeting = self.core.own_greeting(self.frame_limit, self.links.ticket(link));
+        let len = greeting.to_frame(&mut frame).expect("the names were checked, and so was the ticket");
         self.embryo_say(index, &frame[..len]);
     }
 
@@ -185,6 +197,9 @@ impl<D: Driver> Shard<D> {
         self.fed();
         let Some(embryo) = self.embryos.get(index) else { return };
         embryo.receiving = more;
+        if let Some(wait) = &mut embryo.wait {
+            wait.heard = self.core.now;
+        }
         let serial = embryo.serial;
         if embryo.stage.listens() {
             self.embryo_bytes(index, bytes);
@@ -206,7 +221,7 @@ impl<D: Driver> Shard<D> {
         // A stranger's bytes are a greeting and what lies right behind it: small, so they are gathered before a look.
         let Some(embryo) = self.embryos.get(index) else { return };
         let mut kept = embryo.inbox.take();
-        if kept.is_none() && embryo.stage.waits() {
+        if kept.is_none() && embryo.stage.waits() && embryo.wait.is_none() {
             kept = self.core.magazine.packet(bytes.len()).ok();
         }
         let Some(mut kept) = kept else {
@@ -265,6 +280,8 @@ impl<D: Driver> Shard<D> {
                     used += taken;
                     continue;
                 }
+                // Signs of life, or a goodbye; a message waits for its session, and all behind it.
+                Stage::ExpectPlace if embryo.hears_while_waiting(rest) => {}
                 _ => return used,
             }
             let (len, opened) = match embryo.speech.next(rest) {
@@ -289,14 +306,29 @@ impl<D: Driver> Shard<D> {
                     self.embryo_down(index, LinkDown::Refused(reason));
                 }
                 Kind::Welcome => {
+                    let waited = self.embryos.get(index).is_some_and(|embryo| embryo.wait.is_some());
+                    if waited && self.call_waiter(index, WaitState::Admitted).is_none() {
+                        return bytes.len();
+                    }
                     let Some(embryo) = self.remove_embryo(index) else { return bytes.len() };
                     if let Some(local) = self.promote(embryo) {
                         self.receive(local, &mut bytes[used..]);
                     }
                     return bytes.len();
                 }
-                Kind::Goodbye => self.embryo_down(index, LinkDown::NoWelcome),
-                // A beat says nothing before there is a session; the framing lets no other kind through.
+                Kind::Goodbye => {
+                    // Who says goodbye does not come back for his turn.
+                    self.keep_no_turn(index);
+                    self.embryo_down(index, LinkDown::NoWelcome);
+                }
+                Kind::Queue => self.link_queued(index, payload),
+                Kind::Ticket => self.link_ticket(index, payload),
+                Kind::Ping => {
+                    if let Ok(ping) = Heartbeat::from_payload(payload) {
+                        self.embryo_say(index, &ping.pong());
+                    }
+                }
+                // A pong has said what it had to by arriving; the framing lets no other kind through.
                 _ => {}
             }
         }
@@ -321,7 +353,8 @@ impl<D: Driver> Shard<D> {
                 embryo.peer.node = Some(Arc::clone(&node));
                 if let (Stage::ExpectGreeting, Origin::Gate { guest, .. }) = (embryo.stage, embryo.origin) {
                     embryo.stage = Stage::ExpectPlace;
-                    self.core.fabric.report(Report::Proven { guest, node });
+                    let ticket = TicketBytes::read(theirs.ticket);
+                    self.core.fabric.report(Report::Proven { guest, node, ticket, priority: 0 });
                 }
             }
             Err(Some(reason)) if embryo.link().is_none() => self.refuse(index, reason),
@@ -332,16 +365,35 @@ impl<D: Driver> Shard<D> {
 
     /// The gate's answer. Who is gone meanwhile has told, or will.
     pub(super) fn placed(&mut self, guest: GuestId, answer: Result<(), RefusalReason>) {
-        let Some(index) = self.embryos.of_guest(guest) else { return };
+        let Some(index) = self.embryos.of_guest(guest) else {
+            return self.placed_unattached(guest, answer.is_ok());
+        };
         let waits = self.embryos.get(index).is_some_and(|embryo| embryo.stage == Stage::ExpectPlace);
         match answer {
             _ if !waits => {}
             Ok(()) => {
+                let waited = self.embryos.get(index).is_some_and(|embryo| embryo.wait.is_some());
+                if waited {
+                    let Some(said) = self.call_waiter(index, WaitState::Admitted) else { return };
+                    let wait = self.embryos.get(index).and_then(|embryo| embryo.wait.as_mut());
+                    wait.expect("it waited").first = said;
+                }
                 let embryo = self.remove_embryo(index).expect("it was just there");
                 debug_assert_eq!(embryo.speech.expect(), lan::Expect::Traffic, "it has greeted");
                 self.promote(embryo);
             }
             Err(reason) => self.refuse(index, reason),
+        }
+    }
+
+    /// The same for one that the driver had no room for yet.
+    fn placed_unattached(&mut self, guest: GuestId, placed: bool) {
+        let Some(at) = self.unattached.iter().position(|adoption| adoption.guest == guest) else { return };
+        if placed {
+            self.unattached[at].entry = Entry::Placed;
+        } else {
+            self.unattached.remove(at);
+            self.not_adopted(guest);
         }
     }
 
@@ -363,6 +415,11 @@ impl<D: Driver> Shard<D> {
         let remote = embryo.peer.remote;
         embryo.stage = Stage::Refusing;
         self.core.error_of(ErrorKind::Refused(reason), None, Some(remote));
+        self.refused_waiter(index);
+        if !self.core.fabric.protocol.greets() {
+            // No word that we know of says so in a foreign framing.
+            return self.embryo_abort(index);
+        }
         let mut frame = [0; lan::CONTROL_FRAME_MAX];
         let len = Refusal { reason, text: "" }.to_frame(&mut frame).expect("a refusal fits its room");
         self.embryo_say(index, &frame[..len]);
@@ -436,6 +493,9 @@ impl<D: Driver> Shard<D> {
                 if embryo.outbox.is_some() && embryo.stage != Stage::Aborting {
                     return self.embryo_flush(index);
                 }
+                if embryo.wait.as_ref().is_some_and(|wait| wait.word.is_some()) {
+                    return self.say_word(index);
+                }
                 if embryo.stage == Stage::Refusing && !embryo.eof {
                     self.driver.half_close(conn);
                     self.embryo_receive(index);
@@ -463,6 +523,8 @@ impl<D: Driver> Shard<D> {
             return self.starve(conn, Owner::Embryo(index));
         }
         embryo.eof = true;
+        self.look_for_goodbye(index);
+        let Some(embryo) = self.embryos.get(index) else { return };
         match embryo.stage {
             Stage::Refusing | Stage::Aborting => self.embryo_advance(index),
             #[cfg(feature = "wan")]
@@ -473,6 +535,7 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn embryo_malformed(&mut self, index: u32, error: FrameError) {
         let remote = self.embryos.get(index).map(|embryo| embryo.peer.remote);
+        self.keep_no_turn(index);
         self.core.error_of(ErrorKind::Malformed(error), None, remote);
         self.embryo_down(index, LinkDown::NoWelcome);
     }
@@ -511,16 +574,17 @@ impl<D: Driver> Shard<D> {
     }
 
     fn embryo_gone(&mut self, index: u32, why: LinkDown) {
-        let Some(embryo) = self.remove_embryo(index) else { return };
+        let Some(mut embryo) = self.remove_embryo(index) else { return };
         self.connections.clear(embryo.conn);
         self.driver.retire(embryo.conn);
         self.core.counters.add(Count::Failed, 1);
+        let keeps = self.end_wait(&mut embryo);
         match embryo.origin {
             Origin::Link(link) => {
                 self.links.note(link, why);
                 self.link_down(link);
             }
-            Origin::Gate { guest, .. } => self.core.fabric.report(Report::Gone { guest }),
+            Origin::Gate { guest, .. } => self.core.fabric.report(Report::Gone { guest, keeps }),
         }
     }
 
@@ -533,6 +597,9 @@ impl<D: Driver> Shard<D> {
     /// Patience with an embryo is over.
     pub(super) fn greeting_overdue(&mut self, key: EmbryoKey) {
         let Some(embryo) = self.embryos.by_key(key) else { return };
+        if embryo.wait.is_some() && matches!(embryo.stage, Stage::ExpectPlace | Stage::ExpectWelcome) {
+            return self.wait_beat(key.index);
+        }
         let (remote, link) = (embryo.peer.remote, embryo.link());
         if embryo.stage == Stage::Aborting || planted(Planted::GreetingWithoutEnd) {
             return;

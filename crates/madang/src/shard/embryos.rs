@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use madang_driver::Conn;
 use madang_packet::PacketMut;
+use madang_wire::Kind;
 
+use super::waiting::Wait;
 use crate::Peer;
 use crate::gate::GuestId;
 use crate::letters::EmbryoKey;
+#[cfg(feature = "wan")]
+use crate::letters::TicketBytes;
 use crate::speech::Speech;
 use crate::timers::TimerKey;
 
@@ -80,6 +84,13 @@ pub(super) struct Embryo {
     pub(super) deadline: TimerKey,
     /// The longest message that the peer takes.
     pub(super) send_limit: u32,
+    /// A LAN server's greeting went out already.
+    pub(super) greeted: bool,
+    /// A WAN client's log-in had a ticket.
+    #[cfg(feature = "wan")]
+    pub(super) ticket: Option<TicketBytes>,
+    /// It waits in the queue of a full server. Then `deadline` is that of the next look at it.
+    pub(super) wait: Option<Box<Wait>>,
     /// Whose it is: a peer that the gate let in, or an outgoing link.
     pub(super) origin: Origin,
 }
@@ -98,6 +109,21 @@ pub(super) enum Origin {
 }
 
 impl Embryo {
+    pub(super) fn key(&self, index: u32) -> EmbryoKey {
+        EmbryoKey { index, serial: self.serial }
+    }
+
+    /// Whether it waits in the queue and its next bytes are a word between the engines: read now, not held for the session.
+    pub(super) fn hears_while_waiting(&self, bytes: &[u8]) -> bool {
+        match &self.speech {
+            Speech::Plain(_) if self.wait.is_some() => {
+                bytes.get(3).is_none_or(|kind| *kind != Kind::Message as u8)
+            }
+            // A record cannot be looked into without taking it out of the stream, where it may have to wait.
+            _ => false,
+        }
+    }
+
     /// The link that it is a try of.
     pub(super) fn link(&self) -> Option<u32> {
         match self.origin {

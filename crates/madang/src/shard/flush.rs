@@ -366,7 +366,11 @@ impl Run<'_> {
 }
 
 /// Puts a message into the chunk with room around it, and has the framing close it.
-fn seal(framing: &mut dyn Framing, into: &mut PacketMut, packet: &Packet) -> Result<(), SealError> {
+pub(super) fn seal(
+    framing: &mut dyn Framing,
+    into: &mut PacketMut,
+    packet: &Packet,
+) -> Result<(), SealError> {
     let overhead = framing.overhead();
     let start = into.len();
     pad(into, overhead.head);

@@ -7,9 +7,11 @@ use super::Core;
 use super::embryos::Origin;
 
 impl Core {
-    pub(super) fn own_greeting(&self, frame_limit: FrameLimit) -> Greeting<'_> {
+    /// `ticket`: of a link whose connection broke while it waited.
+    pub(super) fn own_greeting<'a>(&'a self, frame_limit: FrameLimit, ticket: &'a [u8]) -> Greeting<'a> {
         let settings = &self.fabric.settings;
         Greeting {
+            ticket,
             app_version: settings.app_version,
             frame_limit,
             incarnation: settings.incarnation,

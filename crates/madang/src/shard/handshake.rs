@@ -27,7 +27,7 @@ use super::embryos::{Embryo, Origin, Stage};
 use crate::error::{ErrorKind, LinkDown};
 use crate::figures::Count;
 use crate::framing::Protocol;
-use crate::letters::{EmbryoKey, Report, Word};
+use crate::letters::{EmbryoKey, Report, TicketBytes, Word};
 use crate::offload::{Job, panic_text};
 use crate::speech::Speech;
 use crate::wan::{Check, LogIn, Verdict, Wan};
@@ -159,6 +159,7 @@ impl<D: Driver> Shard<D> {
         let Some(embryo) = self.embryos.get(index) else { return };
         let Speech::Secured(secured) = &embryo.speech else { return };
         let hash = secured.hash;
+        embryo.ticket = TicketBytes::read(log_in.ticket);
         let key = EmbryoKey { index, serial: embryo.serial };
         let verdict = match &of(&fabric.protocol).check {
             Check::Nothing => None,
@@ -218,7 +219,9 @@ impl<D: Driver> Shard<D> {
         let Origin::Gate { guest, .. } = embryo.origin else { return };
         embryo.stage = Stage::ExpectPlace;
         let node = embryo.peer.node.clone().unwrap_or_default();
-        self.core.fabric.report(Report::Proven { guest, node });
+        let priority = embryo.peer.account.as_ref().map_or(0, |account| account.class);
+        let ticket = embryo.ticket.take();
+        self.core.fabric.report(Report::Proven { guest, node, ticket, priority });
     }
 
     /// Client: the connection is there, the preamble goes out; on a sealed link, the wish.
@@ -317,7 +320,8 @@ impl<D: Driver> Shard<D> {
                 return self.embryo_down(index, LinkDown::Local);
             }
         };
-        let log_in = wan::LogIn { token: &credentials.token, proof: &credentials.proof, ticket: &[] };
+        let ticket = self.links.ticket(Some(link));
+        let log_in = wan::LogIn { token: &credentials.token, proof: &credentials.proof, ticket };
         let mut frame = [0; wan::LogIn::FRAME_MAX];
         match log_in.to_frame(&mut frame) {
             Ok(len) => self.embryo_say(index, &frame[..len]),

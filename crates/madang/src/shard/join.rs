@@ -28,12 +28,17 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Makes a session of an embryo: set-up, welcome, `on_join`, then what was held, then the receive.
-    pub(super) fn promote(&mut self, embryo: Embryo) -> Option<u32> {
+    pub(super) fn promote(&mut self, mut embryo: Embryo) -> Option<u32> {
         let Some((local, id)) = self.session_name() else {
             self.core.error_of(ErrorKind::ServerFull, None, None);
             return self.promote_failed(embryo);
         };
+        let (waited, words) = match embryo.wait.take() {
+            Some(wait) => (wait.framing, [wait.word, wait.first]),
+            None => (None, [None, None]),
+        };
         let framing = match &self.wire {
+            Wire::Custom(_) if waited.is_some() => waited,
             Wire::Custom(make) => match Guarded::make(make, self.frame_limit, id.serial()) {
                 Ok(framing) => Some(framing),
                 Err(words) => {
@@ -45,8 +50,19 @@ impl<D: Driver> Shard<D> {
             Wire::Own | Wire::Be32(_) => None,
         };
         let (link, sending) = (embryo.link(), embryo.sending);
-        let Embryo { conn, peer, speech, mut inbox, outbox, receiving, paused, send_limit, origin, .. } =
-            embryo;
+        let Embryo {
+            conn,
+            peer,
+            speech,
+            mut inbox,
+            outbox,
+            receiving,
+            paused,
+            send_limit,
+            origin,
+            greeted,
+            ..
+        } = embryo;
         let greets = matches!(self.wire, Wire::Own);
         let mut details = Details::new(peer.clone(), self.core.now);
         details.link = link;
@@ -89,7 +105,10 @@ impl<D: Driver> Shard<D> {
             self.core.queue_control(local, &said);
         }
         if greets && link.is_none() {
-            self.welcome(local, id);
+            self.welcome(local, id, greeted);
+        }
+        for word in words.into_iter().flatten().filter(|_| !greets) {
+            self.core.queue(local, word, true).ignore();
         }
         match origin {
             Origin::Link(link) => self.links.up(link, id),
@@ -150,8 +169,8 @@ impl<D: Driver> Shard<D> {
         None
     }
 
-    /// On a LAN the server's greeting, and the welcome: ahead of whatever content sends.
-    fn welcome(&mut self, local: u32, id: SessionId) {
+    /// On a LAN the server's greeting, unless it went out already; and the welcome: ahead of whatever content sends.
+    fn welcome(&mut self, local: u32, id: SessionId, greeted: bool) {
         let settings = &self.core.fabric.settings;
         let welcome = Welcome {
             session_id: id.to_u64(),
@@ -160,8 +179,8 @@ impl<D: Driver> Shard<D> {
         };
         let mut frames = [0; 2 * lan::CONTROL_FRAME_MAX];
         let mut len = 0;
-        if self.core.fabric.protocol.is_lan() {
-            let greeting = self.core.own_greeting(self.frame_limit);
+        if self.core.fabric.protocol.is_lan() && !greeted {
+            let greeting = self.core.own_greeting(self.frame_limit, &[]);
             len += greeting.to_frame(&mut frames).expect("the names were checked");
         }
         len += welcome.to_frame(&mut frames[len..]).expect("the heartbeat was checked");

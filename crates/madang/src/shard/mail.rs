@@ -59,6 +59,10 @@ impl<D: Driver> Shard<D> {
             Word::Adopt(adoption) => self.adopt(adoption),
             Word::Place { guest, answer } => self.placed(guest, answer),
             Word::Evict { guest } => self.evict(guest),
+            Word::Queued { guest, news } => self.queued(guest, *news),
+            Word::Moved(moved) => self.moved(&moved),
+            Word::Dismiss { guest } => self.dismiss(guest),
+            Word::WaitOver(kept) => self.wait_over(kept),
             Word::Finished(finished) => self.job_finished(finished),
             #[cfg(feature = "wan")]
             Word::LogIn { embryo, verdict } => self.log_in_checked(embryo, verdict),
@@ -160,7 +164,7 @@ impl<D: Driver> Shard<D> {
     /// The gate's part of the post.
     fn reported(&mut self, report: Report) {
         if let Some(gate) = &mut self.gate {
-            gate.reported(report, &mut self.core);
+            gate.reported(report, &mut self.driver, &mut self.core);
         }
     }
 

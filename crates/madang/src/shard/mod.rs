@@ -29,6 +29,7 @@ mod receive;
 #[cfg(feature = "wan")]
 mod records;
 mod throttle;
+mod waiting;
 mod watch;
 
 use std::collections::VecDeque;
@@ -273,6 +274,7 @@ impl<D: Driver> Shard<D> {
             .set(Count::LongestTurnNanos, counters.get(Count::LongestTurnNanos).max(busy.as_nanos() as u64));
         counters.set(Count::Queued, self.core.queues.bytes() as u64);
         counters.set(Count::Embryos, self.embryos.len() as u64);
+        counters.set(Count::Waiting, self.gate.as_ref().map_or(0, Gate::waiting) as u64);
         counters.publish(&self.core.fabric.figures[self.core.shard]);
     }
 
@@ -302,10 +304,7 @@ impl<D: Driver> Shard<D> {
                 owner => debug_assert!(false, "a connect of {owner:?}: {conn:?}"),
             },
             Completion::Accepted { incoming, .. } => match &mut self.gate {
-                Some(gate) => {
-                    gate.accepted(incoming, &mut self.core, &self.content);
-                    gate.keep_pace(&mut self.driver, &mut self.core);
-                }
+                Some(gate) => gate.accepted(incoming, &mut self.driver, &mut self.core, &self.content),
                 None => drop(incoming),
             },
             Completion::AcceptStalled { error, .. } => {

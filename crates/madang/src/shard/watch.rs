@@ -40,14 +40,9 @@ impl<D: Driver> Shard<D> {
                 Timer::Overload => self.overload_due(),
                 Timer::Memory => self.memory_due(),
                 Timer::Reconnect { link } => self.link_dial(link),
-                Timer::Doorstep => {
+                Timer::Waiter(_) | Timer::Release | Timer::News | Timer::Accept => {
                     if let Some(gate) = &mut self.gate {
-                        gate.doorstep_overdue(&mut self.core);
-                    }
-                }
-                Timer::Accept => {
-                    if let Some(gate) = &mut self.gate {
-                        gate.accept_again(&mut self.driver);
+                        gate.timer(timer, &mut self.driver, &mut self.core);
                     }
                 }
             }

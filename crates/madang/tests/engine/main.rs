@@ -25,6 +25,7 @@ mod limits;
 mod links;
 mod operation;
 mod overload;
+mod queue;
 mod rules;
 #[cfg(feature = "wan")]
 mod sealed;

@@ -8,10 +8,10 @@ use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
 use madang::wire::wan::GateError;
 use madang::{
     Account, CipherSuite, Client, ClientBuilder, Credentials, DriverChoice, ErrorKind, LeaveReason, LinkDown,
-    LogIn, Server, Verdict, WanClient,
+    LogIn, Server, ServerBuilder, Verdict, WaitState, WanClient,
 };
 
-use crate::support::{Recorder, Watch, eventually, finish, pattern, wan, wan_with};
+use crate::support::{Recorder, Relay, Watch, eventually, finish, pattern, wan, wan_with};
 
 each_driver! {
     an_echo_travels_encrypted_under_either_cipher,
@@ -29,6 +29,8 @@ each_driver! {
     f16_a_client_that_pins_two_keys_finds_the_one_that_is_live,
     a_wrong_key_gets_no_answer_and_both_sides_say_why,
     a_server_that_is_full_says_so,
+    o4_players_wait_by_the_class_of_their_account_and_hear_where_they_stand,
+    s14_a_player_whose_link_drops_has_its_turn_back,
     the_code_of_a_disconnect_reaches_the_client,
     a_stop_and_a_drain_say_goodbye,
 }
@@ -335,6 +337,94 @@ fn a_server_that_is_full_says_so(driver: DriverChoice) {
     assert_eq!(why, LinkDown::Refused(RefusalReason::Full));
     second.stop().unwrap();
     first.drain().unwrap();
+    finish(server, &watch);
+}
+
+/// A server of one place, with a queue; a token is the class of its account.
+fn server_with_a_queue(driver: DriverChoice) -> (ServerBuilder, PublicKey) {
+    let (server, key) = wan(driver);
+    let server = server.max_sessions(1).workers(2).set(|settings| {
+        settings.queue_max = 10;
+        settings.queue_update_ms = 20;
+        settings.heartbeat_ms = 300;
+        settings.dead_after_ms = 1_200;
+    });
+    let check = |log_in: &LogIn<'_>| {
+        let class = log_in.token.first().copied().unwrap_or(0);
+        Verdict::Admit(Account::new(class.into()).class(class))
+    };
+    (server.log_in(check), key)
+}
+
+/// A client that has to wait; where it stands at first.
+#[track_caller]
+fn waiting(client: ClientBuilder) -> (Client, Watch, u32) {
+    let (recorder, watch) = Recorder::new();
+    let client = client.start(recorder).unwrap();
+    let (waiter, state) = watch.wait("an entry", |state| matches!(state, WaitState::Entered(_)));
+    assert_eq!(waiter.link, client.link(0));
+    let WaitState::Entered(standing) = state else { unreachable!() };
+    (client, watch, standing.position)
+}
+
+fn o4_players_wait_by_the_class_of_their_account_and_hear_where_they_stand(driver: DriverChoice) {
+    let (server, key) = server_with_a_queue(driver);
+    let (recorder, watch) = Recorder::new();
+    let server = server.start(recorder).unwrap();
+    let player = |class: u8| client(driver, &server, key).log_in(move |_, _| Credentials::token(vec![class]));
+    let (first, ..) = joined(player(0));
+    let (low, low_seen, at) = waiting(player(1));
+    assert_eq!(at, 1);
+    let (high, high_seen, at) = waiting(player(7));
+    assert_eq!(at, 1, "it waits ahead");
+    low_seen
+        .wait("it is told", |state| matches!(state, WaitState::Moved(standing) if standing.position == 2));
+    let (waiter, _) = watch
+        .wait("the high one", |state| matches!(state, WaitState::Entered(standing) if standing.length == 2));
+    assert_eq!((waiter.priority, waiter.peer.account.unwrap().id), (7, 7));
+    // Nobody who waits is taken for dead: pings go both ways.
+    std::thread::park_timeout(std::time::Duration::from_millis(2_000));
+    assert_eq!(server.figures().waiting, 2);
+    first.stop().unwrap();
+    high_seen.wait("an admission", |state| *state == WaitState::Admitted);
+    high_seen.join();
+    low_seen
+        .wait("it is next", |state| matches!(state, WaitState::Moved(standing) if standing.position == 1));
+    high.stop().unwrap();
+    low_seen.join();
+    low.stop().unwrap();
+    for seen in [low_seen, high_seen] {
+        seen.check_ledger();
+    }
+    finish(server, &watch);
+}
+
+fn s14_a_player_whose_link_drops_has_its_turn_back(driver: DriverChoice) {
+    let (server, key) = server_with_a_queue(driver);
+    let (recorder, watch) = Recorder::new();
+    let server = server.start(recorder).unwrap();
+    let (first, ..) = joined(client(driver, &server, key));
+    let relay = Relay::start(server.local_addr());
+    let behind = WanClient::pinning(key, 1).link(&relay.address().to_string()).set(move |settings| {
+        settings.driver = driver;
+        settings.reconnect_min_ms = 20;
+        settings.reconnect_max_ms = 40;
+    });
+    let (dropped, seen, at) = waiting(behind);
+    assert_eq!(at, 1);
+    let (second, second_seen, at) = waiting(client(driver, &server, key));
+    assert_eq!(at, 2);
+    relay.cut();
+    seen.wait("its link is gone", |state| *state == WaitState::Gone);
+    let (_, state) = seen.wait("it waits again", |state| matches!(state, WaitState::Entered(_)));
+    assert!(matches!(state, WaitState::Entered(standing) if standing.position == 1), "{state:?}");
+    assert_eq!(server.figures().queue_returned, 1);
+    first.stop().unwrap();
+    seen.join();
+    drop(relay);
+    second_seen.join();
+    dropped.stop().unwrap();
+    second.stop().unwrap();
     finish(server, &watch);
 }
 

@@ -3,6 +3,8 @@
 mod raw;
 mod record;
 #[cfg(feature = "wan")]
+mod relay;
+#[cfg(feature = "wan")]
 mod wan;
 
 use std::sync::OnceLock;
@@ -12,6 +14,8 @@ use madang::{DriverChoice, ForeignFraming, ForeignServer, LanServer, Server, Ser
 
 pub(crate) use raw::{Ended, Hello, Raw, be32_frame, kind, lan_frame};
 pub(crate) use record::{Recorder, Seen, Watch, echo};
+#[cfg(feature = "wan")]
+pub(crate) use relay::Relay;
 #[cfg(feature = "wan")]
 pub(crate) use wan::{Sealed, frame, log_in, preamble, wan, wan_with};
 

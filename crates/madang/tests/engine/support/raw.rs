@@ -15,6 +15,8 @@ pub(crate) mod kind {
     pub(crate) const PING: u8 = 5;
     pub(crate) const PONG: u8 = 6;
     pub(crate) const GOODBYE: u8 = 7;
+    pub(crate) const QUEUE: u8 = 10;
+    pub(crate) const TICKET: u8 = 11;
 }
 
 /// How a stream ended, and what came before.
@@ -213,6 +215,7 @@ pub(crate) struct Hello {
     pub(crate) schema: u64,
     pub(crate) service: &'static str,
     pub(crate) node: &'static str,
+    pub(crate) ticket: Vec<u8>,
 }
 
 impl Default for Hello {
@@ -227,6 +230,7 @@ impl Default for Hello {
             schema: 0,
             service: "raw",
             node: "",
+            ticket: vec![],
         }
     }
 }
@@ -235,7 +239,8 @@ impl Hello {
     pub(crate) fn frame(&self) -> Vec<u8> {
         let mut payload = self.magic.to_vec();
         payload.extend(self.protocol.to_le_bytes());
-        payload.extend(self.flags.to_le_bytes());
+        let flags = self.flags | if self.ticket.is_empty() { 0 } else { 2 };
+        payload.extend(flags.to_le_bytes());
         payload.extend(self.app_version.to_le_bytes());
         payload.extend(self.frame_limit.to_le_bytes());
         payload.extend(self.incarnation.to_le_bytes());
@@ -243,6 +248,10 @@ impl Hello {
         for name in [self.service, self.node] {
             payload.extend((name.len() as u16).to_le_bytes());
             payload.extend(name.as_bytes());
+        }
+        if !self.ticket.is_empty() {
+            payload.extend((self.ticket.len() as u16).to_le_bytes());
+            payload.extend(&self.ticket);
         }
         lan_frame(kind::GREETING, &payload)
     }

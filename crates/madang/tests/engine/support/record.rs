@@ -7,8 +7,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use madang::packet::Packet;
 use madang::{
     Admission, Context, Error, ErrorKind, Event, Handler, Leave, LeaveReason, Message, Peer, Sent, SessionId,
+    WaitState, Waiter, WaiterId,
 };
 
 use super::PATIENCE;
@@ -25,9 +27,11 @@ pub(crate) enum Seen {
     Timer(SessionId, u64),
     Leave(SessionId, Leave),
     Error(Error),
+    Wait(Waiter, WaitState),
 }
 
 type Hook<A> = Box<dyn Fn(&mut Context<'_>, SessionId, A) + Send + Sync>;
+type WaitHook = Box<dyn Fn(&mut Context<'_>, &Waiter, WaitState) -> Option<Packet> + Send + Sync>;
 type RecvHook = Box<dyn Fn(&mut Context<'_>, SessionId, Message<'_>) + Send + Sync>;
 
 /// A handler that tells a [`Watch`], then runs the test's own hook.
@@ -41,6 +45,7 @@ pub(crate) struct Recorder {
     event: Hook<u64>,
     timer: Hook<u64>,
     leave: Hook<LeaveReason>,
+    wait: WaitHook,
 }
 
 fn nothing<A>() -> Hook<A> {
@@ -67,6 +72,7 @@ impl Recorder {
             event: nothing(),
             timer: nothing(),
             leave: nothing(),
+            wait: Box::new(|_, _, _| None),
         }
     }
 
@@ -122,6 +128,13 @@ impl Recorder {
         Recorder { leave: Box::new(hook), ..self }
     }
 
+    pub(crate) fn on_wait(
+        self,
+        hook: impl Fn(&mut Context<'_>, &Waiter, WaitState) -> Option<Packet> + Send + Sync + 'static,
+    ) -> Recorder {
+        Recorder { wait: Box::new(hook), ..self }
+    }
+
     fn tell(&self, seen: Seen) {
         self.ledger.note(&seen);
         if let Some(tell) = &self.tell {
@@ -172,6 +185,11 @@ impl Handler for Recorder {
     fn on_leave(&self, cx: &mut Context<'_>, session: SessionId, leave: &Leave) {
         self.tell(Seen::Leave(session, *leave));
         (self.leave)(cx, session, leave.reason);
+    }
+
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        self.tell(Seen::Wait(waiter.clone(), state));
+        (self.wait)(cx, waiter, state)
     }
 
     fn on_error(&self, error: &Error) {
@@ -253,6 +271,15 @@ impl Watch {
         })
     }
 
+    /// The next word about a waiter.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, of: impl Fn(&WaitState) -> bool) -> (Waiter, WaitState) {
+        self.find(what, |seen| match seen {
+            Seen::Wait(waiter, state) if of(state) => Some((waiter.clone(), *state)),
+            _ => None,
+        })
+    }
+
     #[track_caller]
     pub(crate) fn error(&self, what: &str, of: impl Fn(&ErrorKind) -> bool) -> Error {
         self.find(what, |seen| match seen {
@@ -275,6 +302,8 @@ impl Watch {
         assert!(book.faults.is_empty(), "{:?}", book.faults);
         let staying: Vec<_> = book.lives.iter().filter(|(_, left)| !**left).map(|(id, _)| id).collect();
         assert!(staying.is_empty(), "joined and did not leave: {staying:?}");
+        let waiting: Vec<_> = book.waits.iter().filter(|(_, over)| !**over).map(|(id, _)| id).collect();
+        assert!(waiting.is_empty(), "entered the queue, and were neither admitted nor gone: {waiting:?}");
     }
 }
 
@@ -288,7 +317,20 @@ struct Ledger {
 struct Book {
     /// Whether each session that ever joined has left.
     lives: HashMap<SessionId, bool>,
+    /// Whether each waiter's wait is over.
+    waits: HashMap<WaiterId, bool>,
     faults: Vec<String>,
+}
+
+impl Book {
+    /// Whether this may be told of a waiter now.
+    fn waits(&mut self, id: WaiterId, state: WaitState) -> bool {
+        match state {
+            WaitState::Entered(_) => self.waits.insert(id, false).is_none_or(|over| over),
+            WaitState::Admitted | WaitState::Gone => self.waits.insert(id, true) == Some(false),
+            _ => self.waits.get(&id) == Some(&false),
+        }
+    }
 }
 
 impl Ledger {
@@ -300,6 +342,7 @@ impl Ledger {
             Seen::Recv(id, _) | Seen::Sent(id, _) | Seen::Event(id, _) | Seen::Timer(id, _) => {
                 book.lives.get(id) == Some(&false)
             }
+            Seen::Wait(waiter, state) => book.waits(waiter.id, *state),
             Seen::Request | Seen::Error(_) => true,
         };
         if !right {
