@@ -1,11 +1,12 @@
 //! The policy for slow consumers: what is replaced, what is dropped, who is told, and who leaves.
 
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::sync::mpsc::{TrySendError, channel, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use madang::{Answer, Context, DriverChoice, GroupId, LeaveReason, SessionId, SlowConsumers};
 
-use crate::support::{PATIENCE, Raw, Recorder, be32, eventually, finish};
+use crate::support::{PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish};
 
 each_driver! {
     p7_of_a_key_only_the_latest_is_sent_and_order_is_kept,
@@ -14,6 +15,9 @@ each_driver! {
     p7_a_peer_that_reads_late_gets_the_latest_of_each_key,
     p7_a_sender_that_can_be_told_is_told,
     p7_a_throttled_session_that_never_reads_leaves,
+    b01_never_reading_clients_leave_in_time_and_the_honest_do_not_notice,
+    b03_a_hundredth_of_the_crowd_is_dead_and_costs_no_more_than_its_own_queues,
+    b10_a_full_queue_to_the_game_thread_pauses_its_sessions_and_serves_them_in_turn,
 }
 
 /// A message of `len` bytes that says who it is.
@@ -201,5 +205,135 @@ fn p7_a_throttled_session_that_never_reads_leaves(driver: DriverChoice) {
     peer.be32(b"go");
     assert_eq!(watch.leave(id).reason, LeaveReason::SlowConsumer);
     assert!(server.figures().sends_throttled > 0);
+    finish(server, &watch);
+}
+
+fn b01_never_reading_clients_leave_in_time_and_the_honest_do_not_notice(driver: DriverChoice) {
+    let half: usize =
+        std::env::var("MADANG_CROWD").map_or(40, |crowd| crowd.parse().expect("a number of clients"));
+    check_crowd(driver, half, half);
+}
+
+fn b03_a_hundredth_of_the_crowd_is_dead_and_costs_no_more_than_its_own_queues(driver: DriverChoice) {
+    check_crowd(driver, 198, 2);
+}
+
+/// Some clients read a broadcast of 20 a second, the others never read.
+fn check_crowd(driver: DriverChoice, honest: usize, dead: usize) {
+    const LEN: usize = 12 << 10;
+    const HARD: usize = 1 << 20;
+    let policy = SlowConsumers::kick().soft(64 << 10, Duration::from_millis(500)).hard(HARD, 1_024);
+    let server = be32(driver).workers(2).slow_consumers(policy).set(|settings| {
+        settings.max_sessions = 2_000;
+        settings.send_buffer_bytes = 64 << 10;
+    });
+    let server = server.start(Recorder::silent()).unwrap();
+    let (address, remote) = (server.local_addr(), server.remote());
+    // A thread for some clients each: a broadcast comes to all of them within a moment.
+    let crowd: Vec<Vec<Raw>> = (0..honest.div_ceil(50))
+        .map(|group| (group * 50..honest.min(group * 50 + 50)).map(|_| Raw::connect(address)).collect())
+        .collect();
+    let silent: Vec<Raw> = (0..dead).map(|_| Raw::connect(address)).collect();
+    eventually("all are here", || remote.figures().sessions == (honest + dead) as u64);
+    let baseline = remote.figures().pool.in_use.bytes;
+    let (mut sent, mut held_most) = (0u32, 0);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let readers: Vec<_> = crowd
+            .into_iter()
+            .map(|mut group| {
+                scope.spawn(move || {
+                    let (mut number, mut slowest) = (0u32, Duration::ZERO);
+                    loop {
+                        let since = Instant::now();
+                        for peer in &mut group {
+                            let message = peer.be32_next();
+                            let got = u32::from_le_bytes(*message.first_chunk().unwrap());
+                            if got == u32::MAX {
+                                return (number, slowest, group);
+                            }
+                            assert_eq!(
+                                (got, message.len()),
+                                (number, LEN),
+                                "each broadcast, once and in order"
+                            );
+                        }
+                        slowest = slowest.max(since.elapsed());
+                        number += 1;
+                    }
+                })
+            })
+            .collect();
+        let slow = |figures: &madang::Figures| figures.leaves[usize::from(LeaveReason::SlowConsumer.code())];
+        while slow(&remote.figures()) < dead as u64 {
+            assert!(began.elapsed() < PATIENCE, "they do not leave: {:?}", remote.figures());
+            let mut packet = remote.packet(&sent.to_le_bytes());
+            packet.bytes(&[3; LEN - 4]);
+            assert_eq!(remote.send_all(&packet.freeze()), Answer::Queued);
+            sent += 1;
+            held_most = held_most.max(remote.figures().pool.in_use.bytes);
+            thread::park_timeout(Duration::from_millis(50));
+        }
+        assert_eq!(remote.send_all(&remote.packet(&u32::MAX.to_le_bytes()).freeze()), Answer::Queued);
+        let mut slowest = Duration::ZERO;
+        let stayed: Vec<Raw> = readers
+            .into_iter()
+            .flat_map(|reader| {
+                let (number, gap, group) = reader.join().unwrap();
+                assert_eq!(number, sent);
+                slowest = slowest.max(gap);
+                group
+            })
+            .collect();
+        println!(
+            "{honest} read, {dead} do not: {sent} broadcasts in {:.1} s; slowest gap {slowest:?}; {held_most} B held at most",
+            began.elapsed().as_secs_f64()
+        );
+        let figures = remote.figures();
+        assert_eq!((figures.left(), figures.sessions), (dead as u64, stayed.len() as u64), "{figures:?}");
+        assert!(slowest < Duration::from_secs(2), "the honest waited {slowest:?} for one of 20 a second");
+        // What waits for the dead is shared, and what is being sent is at most a send each.
+        assert!(held_most <= baseline + dead * HARD, "{held_most} bytes for {dead} dead");
+    });
+    drop(silent);
+    eventually("the pool is back at its baseline", || remote.figures().pool.in_use.bytes <= baseline);
+    assert!(server.stop().unwrap().report().is_clean());
+}
+
+fn b10_a_full_queue_to_the_game_thread_pauses_its_sessions_and_serves_them_in_turn(driver: DriverChoice) {
+    const PEERS: usize = 8;
+    const MESSAGES: usize = 60;
+    // The game thread takes its time, and its queue is short: who finds it full waits for room on an offload thread,
+    // and its session's messages wait with it.
+    let (game, inbox) = sync_channel::<(SessionId, u32)>(2);
+    let (recorder, watch) = Recorder::new();
+    let recorder = recorder.on_recv(move |cx, id, message| {
+        let number = u32::from_le_bytes(*message.bytes().first_chunk().unwrap());
+        if let Err(TrySendError::Full(event)) = game.try_send((id, number)) {
+            let game = game.clone();
+            assert_eq!(cx.offload(id, move || game.send(event), |_, _, _| ()), Answer::Queued);
+        }
+    });
+    let server = be32(driver).start(recorder).unwrap();
+    let mut peers: Vec<(Raw, SessionId)> =
+        (0..PEERS).map(|_| (Raw::connect(server.local_addr()), watch.join())).collect();
+    for (peer, _) in &mut peers {
+        let all = (0..MESSAGES as u32)
+            .flat_map(|number| be32_frame(&[&number.to_le_bytes()[..], &[0; 200]].concat()));
+        peer.write(&all.collect::<Vec<u8>>());
+    }
+    let mut served = Vec::new();
+    while served.len() < PEERS * MESSAGES {
+        served.push(inbox.recv_timeout(PATIENCE).unwrap());
+        thread::park_timeout(Duration::from_micros(200));
+    }
+    for (_, id) in &peers {
+        let places: Vec<usize> = (0..served.len()).filter(|at| served[*at].0 == *id).collect();
+        let numbers: Vec<u32> = places.iter().map(|at| served[*at].1).collect();
+        assert!(numbers.iter().copied().eq(0..MESSAGES as u32), "in order: {numbers:?}");
+        // After the start, in which whoever comes first finds room, all have their turns.
+        let gap = places.windows(2).skip(4).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(gap <= 4 * PEERS, "{id} waited for {gap} others");
+    }
     finish(server, &watch);
 }
