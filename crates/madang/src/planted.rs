@@ -58,6 +58,9 @@ bugs! {
     LimitOffByOne: "A queue takes one message more than it may.",
     BudgetLeaks: "What a replaced message held stays counted.",
     ThrottleNeverLifted: "A session that was held for sending too much is not read again.",
+    EntropyRestarts: "Each start of a server makes its handshakes' keys of the same chance again, so that nonces repeat.",
+    RecordLimitOffByOne: "A record takes one byte of frames more than fits.",
+    TokenUnbound: "A proof is taken for the log-in of any connection.",
 }
 
 #[cfg(not(feature = "planted"))]

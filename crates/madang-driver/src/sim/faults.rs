@@ -12,6 +12,9 @@ pub enum Harm {
     Manners,
     /// A connection dies of it, or never lives.
     Loss,
+    /// Somebody in between touches what travels. No swarm has it: only what is sealed survives it, and a world that is
+    /// has to ask for it.
+    Tampering,
 }
 
 macro_rules! fault_kinds {
@@ -156,6 +159,12 @@ fault_kinds! {
     ConnectRefused: Loss, PER_LIFE;
     /// A connect ends in a time-out.
     ConnectTimedOut: Loss, PER_LIFE;
+    /// A bit of a segment is flipped on the way.
+    BitFlipped: Tampering, 0;
+    /// A segment comes twice.
+    SegmentReplayed: Tampering, 0;
+    /// A connection is cut off with what looks like an orderly end to both.
+    CutOff: Tampering, 0;
 }
 
 impl fmt::Display for FaultKind {
@@ -212,7 +221,7 @@ impl Faults {
         let mut faults = Faults::none();
         // Even the share of faults that are on differs: a quiet seed reaches states that a wild one never does.
         let share = *pick(&mut random, &[50_000, 200_000, 400_000, 700_000]);
-        for kind in FaultKind::ALL {
+        for kind in FaultKind::ALL.iter().filter(|kind| kind.harm() != Harm::Tampering) {
             if random.chance(share) {
                 let rate = kind.swarm_rate_max() >> random.below(6);
                 faults = faults.with(*kind, rate.max(1));
@@ -233,7 +242,7 @@ impl Faults {
 
     /// The same without the faults that kill connections.
     pub fn harmless(mut self) -> Faults {
-        for kind in FaultKind::ALL.iter().filter(|kind| kind.harm() == Harm::Loss) {
+        for kind in FaultKind::ALL.iter().filter(|kind| kind.harm() != Harm::Manners) {
             self.per_million[*kind as usize] = 0;
         }
         self
@@ -295,6 +304,11 @@ impl Dice {
         Dice { random: Random::new(seed), faults, counts: FaultCounts::default() }
     }
 
+    /// Whether somebody in between does this now. Where nobody does, chance is not asked.
+    pub(super) fn tampers(&mut self, kind: FaultKind) -> bool {
+        self.faults.rate(kind) > 0 && self.fires(kind)
+    }
+
     /// Whether the fault happens now; asked only where it would make a difference, since a yes is counted.
     pub(super) fn fires(&mut self, kind: FaultKind) -> bool {
         let fires = self.random.chance(self.faults.rate(kind));
@@ -342,7 +356,7 @@ mod tests {
     fn a_swarm_is_the_seeds_and_over_many_seeds_each_fault_is_on_and_off() {
         assert_eq!(Faults::swarm(3), Faults::swarm(3));
         assert_ne!(Faults::swarm(3), Faults::swarm(4));
-        for kind in FaultKind::ALL {
+        for kind in FaultKind::ALL.iter().filter(|kind| kind.harm() != Harm::Tampering) {
             let on = (0..400).filter(|seed| Faults::swarm(*seed).rate(*kind) > 0).count();
             assert!((20..380).contains(&on), "{kind} is on in {on} of 400 swarms");
         }

@@ -179,7 +179,20 @@ impl Machine {
         is_told
     }
 
-    fn send_segments(&mut self, to: StreamId, mut bytes: &[u8]) {
+    fn send_segments(&mut self, to: StreamId, written: &[u8]) {
+        let mut touched = Vec::new();
+        let mut bytes = written;
+        if !bytes.is_empty() && self.dice.tampers(FaultKind::BitFlipped) {
+            touched.extend_from_slice(bytes);
+            touched[self.dice.random.index(bytes.len())] ^= 1 << self.dice.random.below(8);
+            bytes = &touched;
+        } else if self.dice.tampers(FaultKind::SegmentReplayed) {
+            touched.extend_from_slice(bytes);
+            touched.extend_from_slice(bytes);
+            bytes = &touched;
+        } else if self.dice.tampers(FaultKind::CutOff) {
+            return self.cut_off(to);
+        }
         while !bytes.is_empty() {
             let splits = bytes.len() > 1 && self.dice.fires(FaultKind::SegmentSplit);
             let len = if splits { self.dice.cut(bytes.len()) } else { bytes.len() };
@@ -190,6 +203,20 @@ impl Machine {
                 self.stream_mut(to).expect("it was here").inbound.ride(segment, false);
             } else {
                 self.send_segment(to, segment, false);
+            }
+        }
+    }
+
+    /// Both ends see the other's FIN, and hear nothing more of it.
+    fn cut_off(&mut self, id: StreamId) {
+        let other = match self.stream(id) {
+            Some(Stream { other: Other::Stream(other), .. }) => Some(*other),
+            _ => None,
+        };
+        for end in [Some(id), other].into_iter().flatten() {
+            self.send_segment(end, &[], true);
+            if let Some(stream) = self.stream_mut(end) {
+                stream.other = Other::Void { swallowed: 0 };
             }
         }
     }

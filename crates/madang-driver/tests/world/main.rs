@@ -9,7 +9,7 @@ mod rules;
 mod scheduling;
 mod town;
 
-use madang_driver::sim::FaultCounts;
+use madang_driver::sim::{FaultCounts, Harm};
 
 /// `MADANG_SEED=n` runs one seed, `MADANG_SEEDS=n` so many.
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -36,7 +36,10 @@ fn towns_come_to_rest_with_nothing_lost_mixed_or_left_and_every_fault_has_happen
         eprintln!("{count:>9}  {kind}");
     }
     eprintln!("{completions:>9}  completions");
-    assert!(!is_batch || counts.never().is_empty(), "these faults never happened: {:?}", counts.never());
+    // Nothing is sealed here: nobody tampers.
+    let mut never = counts.never();
+    never.retain(|kind| kind.harm() != Harm::Tampering);
+    assert!(!is_batch || never.is_empty(), "these faults never happened: {never:?}");
 }
 
 #[test]

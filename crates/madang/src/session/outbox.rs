@@ -289,6 +289,17 @@ impl Queues {
         nodes.filter(|node| node.author != Author::Engine).count()
     }
 
+    /// Drops content's messages, and answers how many. The engine's own words wait on.
+    pub(crate) fn clear_messages(&mut self, outbox: &mut Outbox) -> usize {
+        let entries = outbox.len();
+        for _ in 0..entries {
+            if let Some((packet, Author::Engine)) = self.pop(outbox) {
+                self.push(outbox, packet, Author::Engine);
+            }
+        }
+        entries - outbox.len()
+    }
+
     /// Drops all that waits, and answers how many of it were content's messages.
     pub(crate) fn clear(&mut self, outbox: &mut Outbox) -> usize {
         let mut words = 0;

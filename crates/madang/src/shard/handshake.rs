@@ -29,6 +29,7 @@ use crate::figures::Count;
 use crate::framing::Protocol;
 use crate::letters::{EmbryoKey, Report, TicketBytes, Word};
 use crate::offload::{Job, panic_text};
+use crate::planted::{Planted, planted};
 use crate::speech::Speech;
 use crate::wan::{Check, LogIn, Verdict, Wan};
 use crate::{Link, Node};
@@ -97,6 +98,9 @@ impl<D: Driver> Shard<D> {
     fn answer(&mut self, index: u32, preamble: &Preamble<'_>) {
         let mut entropy = [0; 32];
         self.driver.random(&mut entropy);
+        if planted(Planted::EntropyRestarts) {
+            entropy = [self.core.counters.get(Count::Handshakes) as u8; 32];
+        }
         self.core.counters.add(Count::Handshakes, 1);
         let verdict = match preamble.read(self.frame_limit, entropy) {
             Ok(verdict) => verdict,

@@ -57,7 +57,9 @@ impl<D: Driver> Shard<D> {
         if graceful || first && self.is_told_first(local) {
             if !graceful {
                 let Some((session, details)) = self.core.sessions.both(local) else { return };
-                details.unsent += self.core.queues.clear(&mut session.outbox);
+                // The welcome stays: a goodbye before it would be out of turn.
+                details.unsent += self.core.queues.clear_messages(&mut session.outbox);
+                details.latest.clear();
             }
             self.say_goodbye(local);
             if let Some(session) = self.core.sessions.get_mut(local) {

@@ -19,6 +19,7 @@ use super::Shard;
 use super::flush::{CHUNK_MAX, SEND_BYTES_MAX, Unsendable};
 use crate::error::ErrorKind;
 use crate::figures::{Count, Counters};
+use crate::planted::{Planted, planted};
 use crate::session::{Author, Latest, Outbox, Queues, Taken};
 use crate::speech::Records;
 use crate::{LeaveReason, Sent, SessionId};
@@ -128,7 +129,7 @@ impl Sealer<'_> {
         let mut total = 0;
         while let Some((len, author)) = queues.front(outbox) {
             let frame = frame_len(len, author);
-            let part = (frame > RECORD_FRAMES_MAX).then(|| next_part(len, *cut_at));
+            let part = (frame > most_frames()).then(|| next_part(len, *cut_at));
             let body = match &part {
                 Some(part) if part.start == 0 => lan::HEADER + part.len(),
                 Some(part) => part.len(),
@@ -156,7 +157,7 @@ impl Sealer<'_> {
             chunk.bytes(&[0; RECORD_HEAD]);
             match part {
                 None => {
-                    let room = (chunk.tailroom() - RECORD_TAIL).min(RECORD_FRAMES_MAX);
+                    let room = (chunk.tailroom() - RECORD_TAIL).min(most_frames());
                     let most = room.min(SEND_BYTES_MAX.saturating_sub(total)).max(frame);
                     fill_record(queues, outbox, chunk, most, sent);
                 }
@@ -186,10 +187,15 @@ impl Sealer<'_> {
     }
 }
 
+/// Bytes of frames that a record takes.
+fn most_frames() -> usize {
+    RECORD_FRAMES_MAX + usize::from(planted(Planted::RecordLimitOffByOne))
+}
+
 /// The part of a long message's payload that follows what has left: all records but the last are full.
 fn next_part(len: usize, cut_at: usize) -> Range<usize> {
     let head = if cut_at == 0 { lan::HEADER } else { 0 };
-    cut_at..(cut_at + RECORD_FRAMES_MAX - head).min(len)
+    cut_at..(cut_at + most_frames() - head).min(len)
 }
 
 /// Takes the entries at the front of the queue that fit `most` bytes together; the first one does.

@@ -7,8 +7,45 @@ use madang_driver::sim::Random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tongue {
     Lan,
+    /// Players, encrypted.
+    #[cfg(feature = "wan")]
+    Wan,
+    /// A LAN whose links are sealed.
+    #[cfg(feature = "wan")]
+    Sealed,
     Be32,
     Classic,
+}
+
+impl Tongue {
+    /// What is spoken inside, where something is around it.
+    pub(super) fn inside(self) -> Tongue {
+        match self {
+            #[cfg(feature = "wan")]
+            Tongue::Wan | Tongue::Sealed => Tongue::Lan,
+            other => other,
+        }
+    }
+
+    /// Whether it is the engine's own: with heartbeats and a goodbye.
+    pub(super) fn is_own(self) -> bool {
+        self.inside() == Tongue::Lan
+    }
+
+    /// Whether it is servers that talk to each other.
+    pub(super) fn is_lan(self) -> bool {
+        match self {
+            Tongue::Lan => true,
+            #[cfg(feature = "wan")]
+            Tongue::Sealed => true,
+            _ => false,
+        }
+    }
+
+    /// Whether what travels is in records.
+    pub(super) fn is_sealed(self) -> bool {
+        self.is_own() && self != Tongue::Lan
+    }
 }
 
 pub(super) const GREETING: u8 = 1;
@@ -18,6 +55,11 @@ pub(super) const MESSAGE: u8 = 4;
 pub(super) const PING: u8 = 5;
 pub(super) const PONG: u8 = 6;
 pub(super) const GOODBYE: u8 = 7;
+#[cfg(feature = "wan")]
+pub(super) const LOG_IN: u8 = 9;
+pub(super) const QUEUE: u8 = 10;
+pub(super) const TICKET: u8 = 11;
+pub(super) const DRAINING: u8 = 12;
 
 const CODE: u8 = 0x77;
 const FIXED_KEY: u8 = 0xa9;
@@ -54,14 +96,14 @@ pub(super) fn lan_frame(kind: u8, body: &[u8]) -> Vec<u8> {
 
 /// A message in its frame.
 pub(super) fn message(tongue: Tongue, payload: &[u8], dice: &mut Random) -> Vec<u8> {
-    match tongue {
+    match tongue.inside() {
         Tongue::Lan => lan_frame(MESSAGE, payload),
         Tongue::Be32 => {
             let mut frame = Vec::from((payload.len() as u32).to_be_bytes());
             frame.extend(payload);
             frame
         }
-        Tongue::Classic => {
+        _ => {
             let [low, high] = (payload.len() as u16).to_le_bytes();
             let key = dice.word() as u8;
             let sum = payload.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
@@ -88,7 +130,7 @@ pub(super) struct Frame {
 
 /// Takes one frame off the front of what came, if it is there whole.
 pub(super) fn take_frame(tongue: Tongue, stream: &mut Vec<u8>) -> Result<Option<Frame>, String> {
-    let (head, kind, len) = match (tongue, stream.as_slice()) {
+    let (head, kind, len) = match (tongue.inside(), stream.as_slice()) {
         (Tongue::Lan, [a, b, c, kind, ..]) => (4, *kind, u32::from_le_bytes([*a, *b, *c, 0]) as usize),
         (Tongue::Be32, [a, b, c, d, ..]) => (4, MESSAGE, u32::from_be_bytes([*a, *b, *c, *d]) as usize),
         (Tongue::Classic, [code, low, high, _, _, ..]) => {
@@ -99,7 +141,8 @@ pub(super) fn take_frame(tongue: Tongue, stream: &mut Vec<u8>) -> Result<Option<
         }
         _ => return Ok(None),
     };
-    if len == 0 || !(GREETING..=GOODBYE).contains(&kind) {
+    let known = (GREETING..=GOODBYE).contains(&kind) || (QUEUE..=DRAINING).contains(&kind);
+    if len == 0 || !known {
         return Err(format!("a frame of kind {kind} and {len} bytes"));
     }
     if stream.len() < head + len {
@@ -123,13 +166,13 @@ pub(super) fn take_frame(tongue: Tongue, stream: &mut Vec<u8>) -> Result<Option<
 /// Bytes that are no frame in any state of a connection.
 pub(super) fn garbage(tongue: Tongue, limit: u32, dice: &mut Random) -> Vec<u8> {
     let coin = dice.coin();
-    match tongue {
+    match tongue.inside() {
         Tongue::Lan if coin => vec![0, 0, 0, MESSAGE],
         Tongue::Lan => vec![9, 0, 0, 99],
         Tongue::Be32 if coin => vec![0; 4],
         Tongue::Be32 => (limit + 1).to_be_bytes().to_vec(),
-        Tongue::Classic if coin => vec![CODE ^ 1],
-        Tongue::Classic => vec![CODE, 0, 0],
+        _ if coin => vec![CODE ^ 1],
+        _ => vec![CODE, 0, 0],
     }
 }
 

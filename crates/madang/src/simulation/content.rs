@@ -493,18 +493,27 @@ impl Content {
             ErrorKind::Panic(text) | ErrorKind::JobPanic(text) if text != MEANT => {
                 ledger.fail("no panic", format!("the engine panicked inside a callback: {text}"));
             }
-            ErrorKind::Malformed(what) => {
+            ErrorKind::Seal(what) => ledger.fail("I15", format!("a message could not be sealed: {what}")),
+            kind if is_of_broken_bytes(kind) => {
                 let hostile =
                     error.peer.and_then(|peer| ledger.peers.get(&peer)).is_some_and(|peer| peer.is_hostile);
-                if !hostile {
-                    ledger.fail(
-                        "I1",
-                        format!("{:?} is malformed ({what}), and its peer is not hostile", error.session),
-                    );
+                if !hostile && !ledger.tampered {
+                    let what = format!("{:?}: {kind}, and its peer is not hostile", error.session);
+                    ledger.fail("I1", what);
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// Whether an error says that bytes came which no honest peer sends.
+fn is_of_broken_bytes(kind: &ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Malformed(_) => true,
+        #[cfg(feature = "wan")]
+        ErrorKind::Stranger(_) | ErrorKind::Handshake(_) => true,
+        _ => false,
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use madang_driver::Time;
 use madang_driver::sim::Random;
+use madang_wire::FrameError;
 
 use super::chronicle::Chronicle;
 use super::payload::{ANSWER, Payload};
@@ -149,6 +150,8 @@ pub(super) struct PeerTale {
     pub(super) reads: bool,
     /// How the connection ended for it: in order, or not.
     pub(super) end: Option<bool>,
+    /// It logged in with what another had proven.
+    pub(super) is_thief: bool,
 }
 
 /// What is known of a house.
@@ -178,6 +181,11 @@ pub(super) struct Ledger {
     pub(super) violation: Option<Violation>,
     /// No fault of this run kills connections.
     pub(super) harmless: bool,
+    /// What travels is in records, and whether somebody in between touches it.
+    pub(super) sealed: bool,
+    pub(super) tampered: bool,
+    /// Ephemeral keys of the server that were seen.
+    ephemerals: BTreeSet<[u8; 32]>,
     /// The liveness phase: content answers and does nothing else.
     pub(super) calm: bool,
     pub(super) houses: Vec<HouseTale>,
@@ -213,6 +221,9 @@ impl Ledger {
             chronicle,
             violation: None,
             harmless,
+            sealed: false,
+            tampered: false,
+            ephemerals: BTreeSet::new(),
             calm: false,
             houses: Vec::new(),
             sessions: BTreeMap::new(),
@@ -286,6 +297,14 @@ impl Ledger {
             self.fail("I12", format!("{id} joins with a serial that was used before"));
         }
         let node = peer.node.as_ref().filter(|node| !node.name.is_empty());
+        let caller = self.peers.get(&peer.remote).filter(|_| self.houses[house].is_server);
+        if caller.is_some_and(|caller| caller.is_thief) {
+            self.fail("I15", format!("{id} joins with a log-in that was proven for another connection"));
+        } else if let (Some(caller), Some(account)) = (caller, &peer.account) {
+            if account.id != u64::from(caller.key) {
+                self.fail("H2", format!("{id} joins as player {}, who is another", account.id));
+            }
+        }
         let tale = Tale {
             house,
             life,
@@ -440,7 +459,10 @@ impl Ledger {
         tale.in_hard_stop = hard_stop;
         let (remote, arrived, cut, house) = (tale.remote, tale.arrived, tale.cut_at.is_some(), tale.house);
         self.houses[house].leaves += 1;
-        let in_order = matches!(leave.reason, LeaveReason::PeerClosed | LeaveReason::PeerGoodbye(_));
+        let in_order = matches!(
+            leave.reason,
+            LeaveReason::PeerClosed | LeaveReason::PeerGoodbye(_) | LeaveReason::Truncated
+        );
         // A reset may be told to the send alone, and look like an end in order to the receive: FIN it must have been.
         let fins = |peer: &&PeerTale| peer.fins && self.harmless;
         if let Some(peer) = self.peers.get(&remote).filter(|_| in_order && !cut).filter(fins) {
@@ -474,6 +496,15 @@ impl Ledger {
         self.graves.push(id);
     }
 
+    /// A handshake showed the server's ephemeral key: keys that were used before would seal other records under the same
+    /// numbers.
+    #[cfg(feature = "wan")]
+    pub(super) fn ephemeral(&mut self, key: [u8; 32]) {
+        if !self.ephemerals.insert(key) {
+            self.fail("I14", "an ephemeral key of the server comes a second time".to_owned());
+        }
+    }
+
     /// Whether a reason can have come about.
     fn is_plausible(&self, id: SessionId, reason: LeaveReason) -> Result<(), String> {
         use LeaveReason::*;
@@ -482,12 +513,21 @@ impl Ledger {
         let peer = if house.is_server { self.peers.get(&tale.remote) } else { None };
         let ok = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
         match reason {
-            PeerClosed | PeerReset => ok(
+            PeerClosed if self.sealed => Err("an end without a goodbye was cut off".to_owned()),
+            Truncated if !self.sealed => Err("nothing is sealed in this run".to_owned()),
+            Truncated if self.tampered => Ok(()),
+            PeerClosed | PeerReset | Truncated => ok(
                 !self.harmless || peer.is_none_or(|peer| peer.leaves || peer.is_hostile),
                 "its peer stayed",
             ),
             PeerGoodbye(_) => ok(peer.is_none_or(|peer| peer.says_goodbye), "its peer said no goodbye"),
+            // Of a record that was touched the length stands in the clear.
+            Malformed(FrameError::TooShort { .. } | FrameError::TooLong { .. }) if self.tampered => Ok(()),
             Malformed(_) => ok(peer.is_some_and(|peer| peer.is_hostile), "its peer sent nothing but frames"),
+            Tampered => ok(
+                self.sealed && (self.tampered || peer.is_some_and(|peer| peer.is_hostile)),
+                "nobody touched what its peer sent",
+            ),
             HandlerPanic => ok(tale.panicked || tale.job_panics, "nothing of it panicked"),
             Disconnected(code) => ok(tale.codes.contains(&code), "nobody disconnected it with that code"),
             Declined | Refused(_) => Err("it had joined".to_owned()),
@@ -503,7 +543,6 @@ impl Ledger {
             SystemExhausted => Err("the shortage passes (K13)".to_owned()),
             TooFast => ok(house.limits_input, "nothing limits what it sends"),
             Evicted => ok(house.pool_may_be_short, "the pool has room"),
-            Truncated | Tampered => Err("nothing is sealed in this run".to_owned()),
             Overload => ok(house.may_be_overloaded, "overload is not looked for"),
             SlowConsumer | Idle | Dribble => Ok(()),
         }

@@ -19,6 +19,8 @@
 //! ```
 
 mod chronicle;
+#[cfg(feature = "wan")]
+mod cloak;
 mod codec;
 mod content;
 mod doorway;
@@ -208,6 +210,11 @@ pub struct Tally {
 }
 
 /// What content and peers do, all of which some seed of a batch must do.
+#[cfg(feature = "wan")]
+const ENCRYPTED_DEEDS: &[&str] = &["log-in with a stolen proof"];
+#[cfg(not(feature = "wan"))]
+const ENCRYPTED_DEEDS: &[&str] = &[];
+
 const DEEDS: &[&str] = &[
     "answer Dropped",
     "answer Replaced",
@@ -277,7 +284,7 @@ impl Tally {
     pub fn never_happened(&self) -> Vec<String> {
         let faults = self.faults.never().into_iter().map(|kind| format!("fault {kind}"));
         let deeds =
-            DEEDS.iter().filter(|deed| !self.deeds.contains_key(**deed)).map(|deed| format!("deed `{deed}`"));
+            DEEDS.iter().chain(ENCRYPTED_DEEDS).filter(|deed| !self.deeds.contains_key(**deed)).map(|deed| format!("deed `{deed}`"));
         faults.chain(deeds).collect()
     }
 

@@ -11,7 +11,11 @@ use std::time::Duration;
 use madang_driver::Time;
 use madang_driver::sim::{Peer, PeerState, Random, World};
 
-use super::codec::{self, GOODBYE, GREETING, Introduction, MESSAGE, PING, PONG, REFUSAL, Tongue, WELCOME};
+#[cfg(feature = "wan")]
+use super::cloak::{Cloak, Proof};
+use super::codec::{
+    self, DRAINING, GOODBYE, GREETING, Introduction, MESSAGE, PING, PONG, QUEUE, REFUSAL, TICKET, Tongue, WELCOME,
+};
 use super::ledger::{Ledger, PeerTale};
 use super::payload::{MARKER, PEER_LEN_MIN, Payload};
 
@@ -53,6 +57,9 @@ struct Manners {
     is_mute: bool,
     /// Has messages right behind its greeting, before any welcome.
     is_eager: bool,
+    /// Logs in with what another proved.
+    #[cfg(feature = "wan")]
+    is_thief: bool,
     ending: Ending,
     /// Times that it acts before its ending.
     acts: u32,
@@ -99,6 +106,9 @@ pub(super) struct Table {
     pub(super) to: SocketAddr,
     /// How often each kind of bad manners is drawn, per million connections.
     pub(super) rudeness: u32,
+    /// The proof of a log-in that somebody made, for somebody else to steal.
+    #[cfg(feature = "wan")]
+    pub(super) loot: Option<Proof>,
 }
 
 struct Line {
@@ -107,6 +117,14 @@ struct Line {
     manners: Manners,
     expects: Expects,
     incoming: Vec<u8>,
+    /// Where what travels is in records: what has come of frames, the cloak, and what is to go into it.
+    #[cfg(feature = "wan")]
+    plain: Vec<u8>,
+    #[cfg(feature = "wan")]
+    cloak: Option<Cloak>,
+    #[cfg(feature = "wan")]
+    logged_in: bool,
+    pending: VecDeque<Pending>,
     outgoing: VecDeque<u8>,
     /// Where in the stream each message that is not out yet ends.
     ends: VecDeque<u64>,
@@ -124,6 +142,12 @@ struct Line {
     asked: Option<Time>,
     calm_since: Option<Time>,
     refused: bool,
+}
+
+/// A frame that is to go into a record.
+struct Pending {
+    frame: Vec<u8>,
+    is_message: bool,
 }
 
 impl Seat {
@@ -186,6 +210,9 @@ impl Seat {
             PeerState::Open => false,
             PeerState::Ended | PeerState::Failed(_) if line.peer.unread() > 0 && !line.is_over => false,
             PeerState::Ended => {
+                if line.is_cut_off() && !ledger.tampered && ledger.harmless {
+                    ledger.fail("I16", format!("the stream to peer {} ends without a goodbye", line.key));
+                }
                 // All that was sent to it has come.
                 ledger.peer_ended(line.peer.local(), true);
                 true
@@ -223,13 +250,25 @@ impl Seat {
         ledger.note(|| format!("peer {key} connects from {}: {manners:?}", peer.local()));
         ledger.did("peer connects");
         ledger.peers.insert(peer.local(), tale);
-        let expects = if table.tongue == Tongue::Lan { Expects::Greeting } else { Expects::Traffic };
+        let expects = match table.tongue {
+            tongue if tongue.is_lan() => Expects::Greeting,
+            // The handshake's answer is the cloak's to judge.
+            tongue if tongue.is_own() => Expects::Welcome,
+            _ => Expects::Traffic,
+        };
         self.line = Some(Line {
             peer,
             key,
             manners,
             expects,
             incoming: Vec::new(),
+            #[cfg(feature = "wan")]
+            plain: Vec::new(),
+            #[cfg(feature = "wan")]
+            cloak: None,
+            #[cfg(feature = "wan")]
+            logged_in: false,
+            pending: VecDeque::new(),
             outgoing: VecDeque::new(),
             ends: VecDeque::new(),
             queued: 0,
@@ -274,7 +313,9 @@ impl Manners {
             is_eager: !calm && dice.coin(),
             ending: if dice.chance(rudeness) { endings[dice.index(endings.len())] } else { Ending::Stays },
             acts: dice.below(40) as u32,
-            limit: if dice.below(8) == 0 && table.tongue == Tongue::Lan {
+            #[cfg(feature = "wan")]
+            is_thief: table.tongue == Tongue::Wan && table.loot.is_some() && dice.chance(rudeness / 4),
+            limit: if dice.below(8) == 0 && table.tongue.is_own() {
                 dice.between(20, 90) as usize
             } else {
                 frame_limit
@@ -303,16 +344,59 @@ impl Line {
             }
             self.incoming.extend_from_slice(&room[..count]);
         }
+        #[cfg(feature = "wan")]
+        if self.cloak.is_some() {
+            self.uncover(table, ledger);
+        }
         loop {
-            match codec::take_frame(table.tongue, &mut self.incoming) {
+            #[cfg(feature = "wan")]
+            let stream = if self.cloak.is_some() { &mut self.plain } else { &mut self.incoming };
+            #[cfg(not(feature = "wan"))]
+            let stream = &mut self.incoming;
+            match codec::take_frame(table.tongue, stream) {
                 Ok(Some(frame)) => self.judge(table, ledger, frame.kind, &frame.payload),
                 Ok(None) => break,
                 Err(what) => {
+                    stream.clear();
                     ledger.fail("I4", format!("peer {} gets {what}", self.key));
-                    self.incoming.clear();
                     break;
                 }
             }
+        }
+    }
+
+    /// Takes what came out of its records. At the end of the handshake the log-in, or the greeting, goes first.
+    #[cfg(feature = "wan")]
+    fn uncover(&mut self, table: &mut Table, ledger: &mut Ledger) {
+        let Some(cloak) = &mut self.cloak else { return };
+        match cloak.uncover(&mut self.incoming, &mut self.plain) {
+            Ok(uncovered) => {
+                let Some((ephemeral, proof)) = uncovered.worn else { return };
+                ledger.ephemeral(ephemeral);
+                let frame = if table.tongue == Tongue::Wan {
+                    let stolen = table.loot.filter(|_| self.manners.is_thief);
+                    table.loot = Some(proof);
+                    if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+                        tale.is_thief = stolen.is_some();
+                    }
+                    if stolen.is_some() {
+                        ledger.did("log-in with a stolen proof");
+                    }
+                    cloak.log_in(&stolen.unwrap_or(proof))
+                } else {
+                    self.introduce(ledger)
+                };
+                self.pending.push_front(Pending { frame, is_message: false });
+            }
+            Err(_) if ledger.tampered => {
+                // Whoever sees that hangs up, and comes again.
+                if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+                    tale.leaves = true;
+                }
+                self.is_over = true;
+                self.peer.reset();
+            }
+            Err(what) => ledger.fail("I15", format!("peer {} gets {what}", self.key)),
         }
     }
 
@@ -337,11 +421,13 @@ impl Line {
             }
             (Expects::Traffic, PING) => {
                 if !self.manners.is_mute || ledger.calm {
-                    self.put(&codec::lan_frame(PONG, payload));
+                    self.put(&codec::lan_frame(PONG, payload), false);
                 }
                 Expects::Traffic
             }
             (Expects::Traffic, PONG) => Expects::Traffic,
+            (Expects::Welcome, QUEUE | TICKET | DRAINING) => Expects::Welcome,
+            (Expects::Traffic, TICKET | DRAINING) => Expects::Traffic,
             (Expects::Traffic | Expects::Welcome, GOODBYE) => Expects::Nothing,
             (expects, kind) => {
                 ledger.fail(
@@ -355,10 +441,60 @@ impl Line {
         self.expects = next;
     }
 
-    fn put(&mut self, bytes: &[u8]) {
-        if !self.is_half_closed && !self.said_goodbye {
-            self.queued += bytes.len() as u64;
-            self.outgoing.extend(bytes);
+    /// Says a frame: as it is, or in the next record.
+    fn put(&mut self, frame: &[u8], is_message: bool) {
+        if self.is_half_closed || self.said_goodbye {
+            return;
+        }
+        if self.is_cloaked() {
+            self.pending.push_back(Pending { frame: frame.to_vec(), is_message });
+            return;
+        }
+        self.put_bytes(frame);
+        if is_message {
+            self.ends.push_back(self.queued);
+        }
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.queued += bytes.len() as u64;
+        self.outgoing.extend(bytes);
+    }
+
+    /// Whether a stream in records that ends here was cut off: who is joined hears a goodbye first, unless it ended first.
+    fn is_cut_off(&self) -> bool {
+        self.is_cloaked() && self.expects == Expects::Traffic && !self.fins && !self.is_over && !self.said_goodbye
+    }
+
+    fn is_cloaked(&self) -> bool {
+        #[cfg(feature = "wan")]
+        return self.cloak.is_some();
+        #[cfg(not(feature = "wan"))]
+        false
+    }
+
+    /// Seals what is to go out, as many frames in a record as chance has it. The first frame has a record of its own.
+    #[cfg(feature = "wan")]
+    fn cover(&mut self, dice: &mut Random) {
+        let Some(cloak) = self.cloak.as_mut().filter(|cloak| cloak.is_worn()) else { return };
+        while let Some(Pending { mut frame, is_message }) = self.pending.pop_front() {
+            let mut messages = usize::from(is_message);
+            let more = if std::mem::replace(&mut self.logged_in, true) { dice.index(4) } else { 0 };
+            for _ in 0..more {
+                let fits = |next: &Pending| {
+                    frame.len() + next.frame.len() <= madang_wire::wan::RECORD_FRAMES_MAX
+                };
+                if !self.pending.front().is_some_and(fits) {
+                    break;
+                }
+                let next = self.pending.pop_front().expect("it was just looked at");
+                frame.extend(next.frame);
+                messages += usize::from(next.is_message);
+            }
+            let records = cloak.cover(&frame);
+            self.queued += records.len() as u64;
+            self.outgoing.extend(records);
+            self.ends.extend(std::iter::repeat_n(self.queued, messages));
         }
     }
 
@@ -369,8 +505,7 @@ impl Line {
         let payload = Payload::Peer { key: self.key, counter: self.counter, flags }.bytes(len);
         self.counter += 1;
         let frame = codec::message(table.tongue, &payload, &mut table.dice);
-        self.put(&frame);
-        self.ends.push_back(self.queued);
+        self.put(&frame, true);
         if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
             tale.begun = self.counter;
         }
@@ -414,11 +549,15 @@ impl Line {
             }
         }
         let may_talk = self.expects == Expects::Traffic || self.manners.is_eager;
-        while may_talk && self.outgoing.len() < 2_000 && table.dice.chance(self.manners.talks) {
+        while may_talk
+            && self.outgoing.len() < 2_000
+            && self.pending.len() < 20
+            && table.dice.chance(self.manners.talks)
+        {
             self.say(table, ledger, 0);
         }
-        if self.expects == Expects::Traffic && table.tongue == Tongue::Lan && table.dice.below(40) == 0 {
-            self.put(&codec::lan_frame(PING, &7u64.to_le_bytes()));
+        if self.expects == Expects::Traffic && table.tongue.is_own() && table.dice.below(40) == 0 {
+            self.put(&codec::lan_frame(PING, &7u64.to_le_bytes()), false);
         }
         if self.acts >= self.manners.acts {
             self.end(table, ledger);
@@ -443,12 +582,23 @@ impl Line {
 
     fn greet(&mut self, table: &mut Table, ledger: &mut Ledger) {
         self.greeted = true;
-        if table.tongue == Tongue::Lan {
-            let Manners { node, incarnation, limit, .. } = &self.manners;
-            ledger.greets(node, *incarnation);
-            let frame = Introduction { frame_limit: *limit as u32, node, incarnation: *incarnation }.frame();
-            self.put(&frame);
+        #[cfg(feature = "wan")]
+        if table.tongue.is_sealed() {
+            let limit = self.manners.limit as u32;
+            let (cloak, bytes) = Cloak::begin(table.tongue, self.key, limit, &mut table.dice);
+            self.cloak = Some(cloak);
+            return self.put_bytes(&bytes);
         }
+        if table.tongue == Tongue::Lan {
+            let frame = self.introduce(ledger);
+            self.put(&frame, false);
+        }
+    }
+
+    fn introduce(&self, ledger: &mut Ledger) -> Vec<u8> {
+        let Manners { node, incarnation, limit, .. } = &self.manners;
+        ledger.greets(node, *incarnation);
+        Introduction { frame_limit: *limit as u32, node, incarnation: *incarnation }.frame()
     }
 
     fn end(&mut self, table: &mut Table, ledger: &mut Ledger) {
@@ -461,14 +611,14 @@ impl Line {
         match ending {
             Ending::HalfCloses | Ending::SaysGoodbye => {
                 let says = ending == Ending::SaysGoodbye
-                    && table.tongue == Tongue::Lan
+                    && table.tongue.is_own()
                     && self.expects == Expects::Traffic;
                 if says && !tale.says_goodbye {
                     tale.says_goodbye = true;
                     tale.leaves = true;
                     let mut goodbye = vec![0x44];
                     goodbye.extend(0u32.to_le_bytes());
-                    self.put(&codec::lan_frame(GOODBYE, &goodbye));
+                    self.put(&codec::lan_frame(GOODBYE, &goodbye), false);
                     self.said_goodbye = true;
                     self.manners.talks = 0;
                     return;
@@ -505,9 +655,15 @@ impl Line {
             }
             Ending::TurnsHostile => {
                 tale.is_hostile = true;
-                if self.outgoing.is_empty() {
-                    let bytes = codec::garbage(table.tongue, table.frame_limit, &mut table.dice);
-                    self.put(&bytes);
+                if self.outgoing.is_empty() && self.pending.is_empty() {
+                    #[cfg(feature = "wan")]
+                    let mischief = self.cloak.as_mut().map(|cloak| cloak.mischief(&mut table.dice));
+                    #[cfg(not(feature = "wan"))]
+                    let mischief = None;
+                    let bytes = mischief.unwrap_or_else(|| {
+                        codec::garbage(table.tongue, table.frame_limit, &mut table.dice)
+                    });
+                    self.put_bytes(&bytes);
                     self.manners.ending = Ending::Stays;
                     self.manners.talks = 0;
                     self.manners.is_mute = true;
@@ -519,6 +675,8 @@ impl Line {
     }
 
     fn write(&mut self, table: &mut Table, ledger: &mut Ledger) {
+        #[cfg(feature = "wan")]
+        self.cover(&mut table.dice);
         if self.is_over || self.outgoing.is_empty() {
             return;
         }
@@ -539,7 +697,8 @@ impl Line {
             self.ends.pop_front();
         }
         if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
-            tale.whole = self.counter - self.ends.len() as u32;
+            let pending = self.pending.iter().filter(|pending| pending.is_message).count();
+            tale.whole = self.counter - (self.ends.len() + pending) as u32;
             tale.bytes = self.written as usize;
         }
     }
@@ -548,6 +707,7 @@ impl Line {
     fn fin(&mut self, ledger: &mut Ledger) {
         if self.fins
             && self.outgoing.is_empty()
+            && self.pending.is_empty()
             && !self.is_half_closed
             && !self.is_over
             && self.peer.is_open()

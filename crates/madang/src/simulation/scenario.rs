@@ -8,7 +8,7 @@ use madang_driver::sim::{FaultKind, Faults, Random};
 
 use super::codec::Tongue;
 use super::content::Temper;
-use crate::{Settings, WhenSlow};
+use crate::{Secret, Settings, WhenSlow};
 
 #[derive(Debug)]
 pub(super) struct Scenario {
@@ -20,6 +20,8 @@ pub(super) struct Scenario {
     pub(super) faults: Faults,
     /// Nothing in this run kills a connection but its two ends.
     pub(super) harmless: bool,
+    /// Somebody in between touches what travels.
+    pub(super) tampered: bool,
     pub(super) temper: Temper,
     pub(super) driver: DriverSettings,
     pub(super) seats: u32,
@@ -38,6 +40,7 @@ impl Scenario {
         let mut random = Random::new(seed ^ 0x7363_656e_6172_696f);
         let dice = &mut random;
         let tongue = *pick(dice, &[Tongue::Lan, Tongue::Lan, Tongue::Be32, Tongue::Classic]);
+        let tongue = encrypted(seed).unwrap_or(tongue);
         let harmless = dice.coin();
         let mut faults = match dice.below(8) {
             0 => Faults::none(),
@@ -49,9 +52,18 @@ impl Scenario {
         } else {
             faults = with_a_rare_one(faults, seed);
         }
+        let tampered = tongue.is_sealed() && !harmless && dice.coin();
+        if tampered {
+            for kind in [FaultKind::BitFlipped, FaultKind::SegmentReplayed, FaultKind::CutOff] {
+                faults = faults.with(kind, *pick(dice, &[0, 500, 5_000]));
+            }
+        }
         faults.cut_sizes = vec![2, 3, 4, 5, 6, 8, 14, 40];
         let seats = *pick(dice, &[1, 2, 4, 8, 16, 64]);
-        let settings = draw_settings(dice, tongue);
+        let mut settings = draw_settings(dice, tongue);
+        // A handshake takes some ticks of either side.
+        settings.greeting_timeout_ms = settings.greeting_timeout_ms.max(20 * settings.tick_ms);
+        settings.connect_timeout_ms = settings.connect_timeout_ms.max(20 * settings.tick_ms);
         if settings.tick_ms > 0 {
             // As with the receive buffers below.
             faults = faults.with(FaultKind::TinyWindow, 0);
@@ -66,6 +78,7 @@ impl Scenario {
             client: (dice.below(2) == 0).then(|| (dice.between(1, 2) as usize, dice.between(1, 4) as usize)),
             faults,
             harmless,
+            tampered,
             temper: draw_temper(dice, &settings),
             driver: DriverSettings {
                 connections_max: settings.connections_max(),
@@ -92,6 +105,30 @@ impl Scenario {
     }
 }
 
+/// A third of the seeds are encrypted, one way or the other.
+#[cfg(feature = "wan")]
+fn encrypted(seed: u64) -> Option<Tongue> {
+    match Random::new(seed ^ 0x7365_616c_6564).below(6) {
+        0 => Some(Tongue::Wan),
+        1 => Some(Tongue::Sealed),
+        _ => None,
+    }
+}
+
+#[cfg(not(feature = "wan"))]
+fn encrypted(_: u64) -> Option<Tongue> {
+    None
+}
+
+/// Of sealed links.
+fn secret(tongue: Tongue) -> Secret {
+    match tongue {
+        #[cfg(feature = "wan")]
+        Tongue::Sealed => super::cloak::LINK_SECRET.into(),
+        _ => Secret::default(),
+    }
+}
+
 /// Faults that few runs offer an opportunity for are frequent in some.
 fn with_a_rare_one(faults: Faults, seed: u64) -> Faults {
     let rare = [
@@ -105,10 +142,10 @@ fn with_a_rare_one(faults: Faults, seed: u64) -> Faults {
 }
 
 fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
-    let is_lan = tongue == Tongue::Lan;
-    let frame_limit_bytes = match tongue {
+    let is_lan = tongue.is_lan();
+    let frame_limit_bytes = match tongue.inside() {
         Tongue::Lan => *pick(dice, &[64, 200, 1_000, 20_000, 300_000]),
-        Tongue::Be32 | Tongue::Classic => *pick(dice, &[64, 200, 1_000, 20_000, 65_000]),
+        _ => *pick(dice, &[64, 200, 1_000, 20_000, 65_000]),
     };
     let overload_lag_ms = *pick(dice, &[0, 0, 1, 15]);
     let recv_burst_ms = *pick(dice, &[200, 2_000]);
@@ -162,6 +199,7 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
         node: String::new(),
         incarnation: 1,
         app_version: 7,
+        secret: secret(tongue),
         ..Settings::default()
     }
 }

@@ -83,7 +83,7 @@ impl Town {
         };
         let plan = Plan {
             settings: settings.clone(),
-            protocol: protocol(tongue, &settings),
+            protocol: protocol(tongue, &settings, true),
             content,
             make_state: no_state(),
             rules: Arc::new(RuleBook::new(world.clock(), settings.rules_max)),
@@ -102,7 +102,7 @@ impl Town {
             let client = Content { ledger: Arc::clone(ledger), temper, house: SERVER + 1 };
             let settings = Settings { workers, node: String::new(), ..settings.clone() };
             let plan = Plan {
-                protocol: protocol(tongue, &settings),
+                protocol: protocol(tongue, &settings, false),
                 content: crate::user::Content::Handler(Arc::new(client.clone())),
                 make_state: no_state(),
                 rules: Arc::new(RuleBook::new(world.clock(), settings.rules_max)),
@@ -117,6 +117,8 @@ impl Town {
         {
             let mut ledger = ledger.lock().expect("nothing panics under this lock");
             ledger.harmless = scenario.harmless;
+            ledger.sealed = tongue.is_sealed();
+            ledger.tampered = scenario.tampered;
             for house in &houses {
                 ledger.houses.push(HouseTale {
                     is_server: house.number == SERVER,
@@ -150,6 +152,8 @@ impl Town {
             keys: 0,
             to: settings_address(&settings),
             rudeness: scenario.rudeness,
+            #[cfg(feature = "wan")]
+            loot: None,
         };
         Town {
             world,
@@ -414,9 +418,19 @@ fn settings_address(settings: &Settings) -> std::net::SocketAddr {
     settings.bind
 }
 
-fn protocol(tongue: Tongue, settings: &Settings) -> Protocol {
+fn protocol(tongue: Tongue, settings: &Settings, is_server: bool) -> Protocol {
     match tongue {
         Tongue::Lan => Protocol::Lan,
+        #[cfg(feature = "wan")]
+        Tongue::Sealed => Protocol::Lan,
+        #[cfg(feature = "wan")]
+        Tongue::Wan if is_server => Protocol::Wan(crate::wan::Wan {
+            keys: Some(Arc::new(super::cloak::server_keys())),
+            check: super::cloak::check(settings.offload_jobs_max > 1),
+            ..crate::wan::Wan::default()
+        }),
+        #[cfg(feature = "wan")]
+        Tongue::Wan => Protocol::Wan(super::cloak::client()),
         Tongue::Be32 => Protocol::Be32,
         Tongue::Classic => {
             let limit = settings.frame_limit_bytes.min(65_535) as u16;

@@ -4,6 +4,7 @@ use madang_wire::lan::RefusalReason;
 use madang_wire::wan::{HandshakeHash, log_in_is_proven, log_in_proof};
 
 use crate::handler::{Account, Peer};
+use crate::planted::{Planted, planted};
 
 /// A client's log-in, for [`ServerBuilder::log_in`](crate::ServerBuilder::log_in) to judge.
 ///
@@ -27,6 +28,7 @@ impl LogIn<'_> {
     /// is worth nothing here. Takes the same time whatever is wrong.
     pub fn is_proven(&self, secret: &[u8]) -> bool {
         log_in_is_proven(secret, self.hash, self.proof)
+            || planted(Planted::TokenUnbound) && !self.proof.is_empty()
     }
 }
 
