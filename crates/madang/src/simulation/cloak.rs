@@ -3,8 +3,8 @@
 
 use madang_driver::sim::Random;
 use madang_wire::wan::{
-    ANSWER_MAX, Answer, ExpectAnswer, ExpectSeal, Hello, LinkAnswer, LinkSecret, Opening, PREAMBLE_MAX, PublicKey,
-    RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_TAIL, Sealing, SecretKey, Secured, ServerKeys, Step, Suite, log_in_proof,
+    ANSWER_MAX, Answer, ExpectAnswer, ExpectSeal, Hello, LinkAnswer, LinkSecret, Opening, PREAMBLE_MAX,
+    PublicKey, RECORD_HEAD, RECORD_TAIL, Sealing, SecretKey, Secured, ServerKeys, Step, Suite, log_in_proof,
     parts,
 };
 use madang_wire::{Find, FrameLimit, Kind, lan};
@@ -45,9 +45,8 @@ pub(super) fn check(offloaded: bool) -> Check {
 
 /// The engine's client's side of the protocol.
 pub(super) fn client() -> crate::wan::Wan {
-    let credentials = |_, hash: &_| {
-        Credentials::token(ENGINES_PLAYER.to_le_bytes()).prove(PLAYERS_SECRET, hash)
-    };
+    let credentials =
+        |_, hash: &_| Credentials::token(ENGINES_PLAYER.to_le_bytes()).prove(PLAYERS_SECRET, hash);
     crate::wan::Wan {
         pins: vec![pinned()],
         credentials: Some(std::sync::Arc::new(credentials)),
@@ -93,7 +92,8 @@ impl Cloak {
         let begun = if tongue == Tongue::Wan {
             let suite = if dice.coin() { Suite::AesGcm } else { Suite::ChaChaPoly };
             let hello = Hello { suite, app_version: 7, frame_limit: limit, schema_hash: 0 };
-            ExpectAnswer::begin(&pinned(), &hello, entropy, &mut bytes).map(|(len, wan)| (len, State::Wan(wan)))
+            ExpectAnswer::begin(&pinned(), &hello, entropy, &mut bytes)
+                .map(|(len, wan)| (len, State::Wan(wan)))
         } else {
             let secret = LinkSecret::derive(LINK_SECRET).expect("it is long enough");
             ExpectSeal::begin(&secret, limit, entropy, &mut bytes).map(|(len, link)| (len, State::Link(link)))
@@ -170,8 +170,7 @@ impl Cloak {
         let State::Worn(secured) = &mut self.state else { return Vec::new() };
         let mut records = Vec::new();
         let payload_len = frames.len() - lan::HEADER;
-        let cuts = if frames.len() <= RECORD_FRAMES_MAX { vec![0..payload_len] } else { parts(payload_len).collect() };
-        for cut in cuts {
+        for cut in parts(payload_len) {
             let from = if cut.start == 0 { 0 } else { lan::HEADER + cut.start };
             let part = &frames[from..lan::HEADER + cut.end];
             self.last = [&[0; RECORD_HEAD][..], part, &[0; RECORD_TAIL]].concat();
@@ -217,7 +216,8 @@ const KEY_AT: usize = 2;
 const LINK_KEY_AT: usize = 12;
 
 fn accepted(waits: State, answer: &[u8]) -> Result<Result<Secured, lan::RefusalReason>, String> {
-    let touched = |error: madang_wire::wan::HandshakeError| format!("an answer that is not the server's: {error}");
+    let touched =
+        |error: madang_wire::wan::HandshakeError| format!("an answer that is not the server's: {error}");
     let mut room = [0; ANSWER_MAX];
     match waits {
         State::Wan(wan) => match wan.read(answer, &mut room).map_err(touched)? {

@@ -283,8 +283,11 @@ impl Tally {
     /// than it says.
     pub fn never_happened(&self) -> Vec<String> {
         let faults = self.faults.never().into_iter().map(|kind| format!("fault {kind}"));
-        let deeds =
-            DEEDS.iter().chain(ENCRYPTED_DEEDS).filter(|deed| !self.deeds.contains_key(**deed)).map(|deed| format!("deed `{deed}`"));
+        let deeds = DEEDS
+            .iter()
+            .chain(ENCRYPTED_DEEDS)
+            .filter(|deed| !self.deeds.contains_key(**deed))
+            .map(|deed| format!("deed `{deed}`"));
         faults.chain(deeds).collect()
     }
 

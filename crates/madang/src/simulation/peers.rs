@@ -14,7 +14,8 @@ use madang_driver::sim::{Peer, PeerState, Random, World};
 #[cfg(feature = "wan")]
 use super::cloak::{Cloak, Proof};
 use super::codec::{
-    self, DRAINING, GOODBYE, GREETING, Introduction, MESSAGE, PING, PONG, QUEUE, REFUSAL, TICKET, Tongue, WELCOME,
+    self, DRAINING, GOODBYE, GREETING, Introduction, MESSAGE, PING, PONG, QUEUE, REFUSAL, TICKET, Tongue,
+    WELCOME,
 };
 use super::ledger::{Ledger, PeerTale};
 use super::payload::{MARKER, PEER_LEN_MIN, Payload};
@@ -463,7 +464,11 @@ impl Line {
 
     /// Whether a stream in records that ends here was cut off: who is joined hears a goodbye first, unless it ended first.
     fn is_cut_off(&self) -> bool {
-        self.is_cloaked() && self.expects == Expects::Traffic && !self.fins && !self.is_over && !self.said_goodbye
+        self.is_cloaked()
+            && self.expects == Expects::Traffic
+            && !self.fins
+            && !self.is_over
+            && !self.said_goodbye
     }
 
     fn is_cloaked(&self) -> bool {
@@ -481,9 +486,8 @@ impl Line {
             let mut messages = usize::from(is_message);
             let more = if std::mem::replace(&mut self.logged_in, true) { dice.index(4) } else { 0 };
             for _ in 0..more {
-                let fits = |next: &Pending| {
-                    frame.len() + next.frame.len() <= madang_wire::wan::RECORD_FRAMES_MAX
-                };
+                let fits =
+                    |next: &Pending| frame.len() + next.frame.len() <= madang_wire::wan::RECORD_FRAMES_MAX;
                 if !self.pending.front().is_some_and(fits) {
                     break;
                 }
@@ -660,9 +664,8 @@ impl Line {
                     let mischief = self.cloak.as_mut().map(|cloak| cloak.mischief(&mut table.dice));
                     #[cfg(not(feature = "wan"))]
                     let mischief = None;
-                    let bytes = mischief.unwrap_or_else(|| {
-                        codec::garbage(table.tongue, table.frame_limit, &mut table.dice)
-                    });
+                    let bytes = mischief
+                        .unwrap_or_else(|| codec::garbage(table.tongue, table.frame_limit, &mut table.dice));
                     self.put_bytes(&bytes);
                     self.manners.ending = Ending::Stays;
                     self.manners.talks = 0;
