@@ -11,10 +11,9 @@
 //! | trouble | an even pace again | over-send, churn, reset, never read, garbage: each mode in turn |
 
 mod act;
-mod child;
 mod meter;
 mod screen;
-mod words;
+pub(crate) mod words;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

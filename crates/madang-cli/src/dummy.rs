@@ -21,6 +21,7 @@ mod lan;
 mod link;
 mod message;
 mod mode;
+mod queue;
 mod random;
 mod tally;
 pub(crate) mod wan;
@@ -40,6 +41,7 @@ use self::client::Client;
 use self::framing::Framing;
 use self::message::Sizes;
 use self::mode::Mode;
+use self::queue::Turnstile;
 use self::tally::{Summary, Tally};
 use self::wan::{Pinned, PublicKey, Suite};
 use crate::signals::Signals;
@@ -116,6 +118,10 @@ enum ModeChoice {
     Reset,
     /// Half of the clients ask and never read, and must be cut off; the others must not notice
     NeverRead,
+    /// Join once and read nothing, until a server that has something to say to everybody ends it (not in `all`)
+    Deaf,
+    /// Wait for a place, each in its turn, play for a second and go; some lose their link and come back (not in `all`)
+    Queue,
     /// Half of the clients send garbage and must be cut off; the others must not notice
     Garbage,
     /// Each mode in turn
@@ -210,12 +216,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 fn play(mode: Mode, settings: &Settings) -> anyhow::Result<Summary> {
     let start = Instant::now();
     let mut tally = Tally::default();
+    let turnstile = &Turnstile::default();
     std::thread::scope(|scope| -> std::io::Result<()> {
         let mut threads = Vec::new();
         for id in 0..settings.clients {
             let client = std::thread::Builder::new().stack_size(CLIENT_STACK_BYTES);
             threads.push(client.spawn_scoped(scope, move || {
-                let mut client = Client::new(settings, id, start);
+                let mut client = Client::new(settings, turnstile, id, start);
                 mode.play(&mut client);
                 client.tally
             })?);
@@ -244,6 +251,8 @@ impl ModeChoice {
             Self::RandomDisconnect => vec![Mode::RandomDisconnect],
             Self::Reset => vec![Mode::Reset],
             Self::NeverRead => vec![Mode::NeverRead],
+            Self::Deaf => vec![Mode::Deaf],
+            Self::Queue => vec![Mode::Queue],
             Self::Garbage => vec![Mode::Garbage],
             Self::All => Mode::EACH.to_vec(),
         }

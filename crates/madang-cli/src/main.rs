@@ -7,6 +7,7 @@
 //! | `serve` | an echo server, with the settings of a file |
 //! | `dummy` | many simple clients that judge an echo server |
 //! | `load` | as much traffic as an echo server takes, and its latencies |
+//! | `edge` | what a WAN server must stand, one scenario a time, with a verdict |
 //! | `sim` | whole servers in the simulated world, from seeds |
 
 #![forbid(unsafe_code)]
@@ -15,9 +16,11 @@
     reason = "the command is a program beside the engine: it may read clocks and start threads as it likes"
 )]
 
+mod child;
 mod demo;
 mod driver;
 mod dummy;
+mod edge;
 mod framing;
 mod keygen;
 mod load;
@@ -55,6 +58,8 @@ enum Command {
     Dummy(dummy::Options),
     /// Load an echo server as hard as it goes, or at an even pace, and measure its latencies
     Load(load::Options),
+    /// See what a WAN server stands: strangers, floods, storms, clients that do not read; the exit code is the verdict
+    Edge(edge::Options),
     /// Run whole servers in the simulated world, from seeds: thousands, or one again
     Sim(sim::Options),
 }
@@ -66,6 +71,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Dummy(options) => dummy::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Edge(options) => edge::run(&options),
         Command::Sim(options) => sim::run(&options),
     };
     result.unwrap_or_else(|error| {

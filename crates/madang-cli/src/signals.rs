@@ -32,6 +32,11 @@ impl Signals {
         Ok(Self { raised })
     }
 
+    /// Asks for the end as a signal does.
+    pub(crate) fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+    }
+
     pub(crate) fn raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }

@@ -8,9 +8,9 @@ use madang::Remote;
 use madang::wire::wan::PublicKey;
 use serde::Deserialize;
 
-use super::child::{Crowd, Ended};
 use super::meter::{Rates, Reading};
 use super::screen::{Scene, Screen};
+use crate::child::{Crowd, Ended};
 use crate::load::report::{Drive, Line, Live, Run};
 use crate::process;
 use crate::signals::Signals;

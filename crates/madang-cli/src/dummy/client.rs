@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::conversation::Conversation;
-use super::link::{Link, NoLink, Patience};
+use super::link::{End, Link, NoLink, Patience};
 use super::message::Speaker;
+use super::queue::Turnstile;
 use super::random::Random;
 use super::tally::{Failure, Tally};
 
@@ -31,6 +32,7 @@ pub(crate) enum HowFar {
 pub(crate) struct Client<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) id: u32,
+    pub(crate) turnstile: &'a Turnstile,
     /// For the choices that a mode makes; messages have their own.
     pub(crate) random: Random,
     pub(crate) tally: Tally,
@@ -41,10 +43,11 @@ pub(crate) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(settings: &'a Settings, id: u32, start: Instant) -> Self {
+    pub(crate) fn new(settings: &'a Settings, turnstile: &'a Turnstile, id: u32, start: Instant) -> Self {
         Self {
             settings,
             id,
+            turnstile,
             random: Random::of(settings.seed, &[u64::from(id)]),
             tally: Tally::default(),
             deadline: start + settings.lasts,
@@ -70,11 +73,7 @@ impl<'a> Client<'a> {
 
     /// Opens the next connection without a judge, as far as it is to come in by itself.
     pub(crate) fn link(&mut self, how_far: HowFar) -> Option<Link> {
-        let connection = self.next_connection();
-        // Not the path of the judged connections: no two handshakes may share a key.
-        let path = [u64::from(self.id), u64::from(connection), u64::MAX];
-        let (settings, patience) = (self.settings, self.patience());
-        let random = Random::of(settings.seed, &path);
+        let (settings, patience, random) = (self.settings, self.patience(), self.next_random());
         let opened = match (how_far, &settings.wan) {
             (HowFar::Joined, _) => Link::open(settings, None, patience, random),
             (HowFar::Accepted, Some(pinned)) => Link::connect(settings, None, patience, random)
@@ -82,6 +81,34 @@ impl<'a> Client<'a> {
             _ => Link::connect(settings, None, patience, random),
         };
         self.opened(opened)
+    }
+
+    /// Opens the next connection and asks to be let in, with a ticket of an earlier one or an empty one.
+    pub(crate) fn knock(&mut self, ticket: &[u8]) -> Option<Link> {
+        let (settings, patience, random) = (self.settings, self.patience(), self.next_random());
+        let opened = Link::connect(settings, None, patience, random)
+            .and_then(|mut link| link.knock(settings.wan.as_ref(), ticket).map(|()| link));
+        self.opened(opened)
+    }
+
+    /// Talks over the connection that was opened last and is welcome.
+    pub(crate) fn converse_on(&self, link: Link) -> Conversation {
+        let connection = self.connection.saturating_sub(1);
+        let speaker = Speaker { seed: self.settings.seed, client: self.id, connection };
+        Conversation::on(link, self.settings, speaker)
+    }
+
+    /// Ends a conversation in which all that was said was due, and counts it.
+    pub(crate) fn finish(&mut self, talk: Conversation, result: Result<(), End>) {
+        self.tally.add(match result {
+            Ok(()) => talk.finish_in_order(),
+            Err(end) => talk.finish_broken(&end),
+        });
+    }
+
+    /// Counts a connection that was not let in.
+    pub(crate) fn refused(&mut self, why: NoLink) {
+        self.opened::<()>(Err(why));
     }
 
     /// Counts a failure of the connection that was opened last.
@@ -94,6 +121,12 @@ impl<'a> Client<'a> {
     fn patience(&self) -> Patience {
         let each = self.settings.patience;
         Patience { each, until: self.deadline.max(Instant::now()) + each * 2 }
+    }
+
+    /// The next connection's randomness. Not on the path of the judged connections: no two handshakes may share a key.
+    fn next_random(&mut self) -> Random {
+        let connection = self.next_connection();
+        Random::of(self.settings.seed, &[u64::from(self.id), u64::from(connection), u64::MAX])
     }
 
     fn next_connection(&mut self) -> u32 {

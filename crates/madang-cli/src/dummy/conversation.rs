@@ -36,16 +36,21 @@ impl Conversation {
         receive_buffer: Option<usize>,
         patience: Patience,
     ) -> Result<Self, NoLink> {
-        let sizes = settings.sizes;
         let random = Random::of(speaker.seed, &[u64::from(speaker.client), u64::from(speaker.connection)]);
-        Ok(Self {
-            link: Link::open(settings, receive_buffer, patience, random)?,
+        Ok(Self::on(Link::open(settings, receive_buffer, patience, random)?, settings, speaker))
+    }
+
+    /// A conversation over a link that is welcome already.
+    pub(crate) fn on(link: Link, settings: &Settings, speaker: Speaker) -> Self {
+        let sizes = settings.sizes;
+        Self {
+            link,
             judge: Judge::new(speaker, sizes),
             speaker,
             sizes,
             payload: Vec::new(),
             noticed: Tally { connections: 1, ..Tally::default() },
-        })
+        }
     }
 
     /// Puts one more message behind those that wait to be written.

@@ -49,6 +49,8 @@ pub(crate) enum Flaw {
     ForgetGoodbye,
     /// WAN: sends a client back in the queue.
     PositionRises,
+    /// WAN: puts a client that shows its ticket behind others.
+    LoseTurn,
     /// WAN: takes a message from a record that does not open, or a second time.
     TakeGarbage,
 }
@@ -220,7 +222,7 @@ impl Server {
             peer.send(&out)?;
             return Ok(false);
         }
-        encode_frame(Kind::Greeting, &lan::greeting(0), &mut out);
+        encode_frame(Kind::Greeting, &lan::greeting(0, b""), &mut out);
         encode_frame(Kind::Ping, &[1; 8], &mut out);
         encode_frame(Kind::Welcome, &[0; 16], &mut out);
         peer.send(&out)?;
@@ -230,16 +232,21 @@ impl Server {
     /// Takes any log-in, after a while in the queue.
     fn log_in(&self, peer: &mut Peer) -> std::io::Result<bool> {
         let Some((Kind::LogIn, payload)) = peer.read()? else { return Ok(false) };
-        if payload != wan::words::log_in(b"let me in", b"") && payload != [0; 6] {
+        let shows_ticket = payload == wan::words::log_in(b"let me in", b"me");
+        if !shows_ticket && payload != wan::words::log_in(b"let me in", b"") {
             return Ok(false);
         }
-        let positions = if self.flaw == Flaw::PositionRises { [1, 2] } else { [2, 1] };
+        let positions = match self.flaw {
+            Flaw::PositionRises => [2, 3],
+            Flaw::LoseTurn if shows_ticket => [3, 1],
+            _ => [2, 1],
+        };
         let mut out = Vec::new();
+        encode_frame(Kind::Ticket, b"\x01\x88\x13\0\0\x02\0me", &mut out);
         for position in positions {
-            let state = [position, 2, u32::MAX].map(u32::to_le_bytes).concat();
+            let state = [position, 3, u32::MAX].map(u32::to_le_bytes).concat();
             encode_frame(Kind::Queue, &state, &mut out);
         }
-        encode_frame(Kind::Ticket, b"\x01\x88\x13\0\0\x02\0me", &mut out);
         encode_frame(Kind::Welcome, &[0; 16], &mut out);
         peer.send(&out)?;
         Ok(true)

@@ -29,8 +29,8 @@ pub(crate) enum Framing {
     Wan,
 }
 
-/// What a frame is: on a LAN the kinds up to the goodbye, inside WAN records all but the greeting. The other framings
-/// know messages only.
+/// What a frame is: on a LAN the kinds up to the goodbye and those of the queue, inside WAN records all but the greeting.
+/// The other framings know messages only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Greeting,
@@ -125,7 +125,7 @@ impl Framing {
     fn has(self, kind: Kind) -> bool {
         match self {
             Self::Wan => !matches!(kind, Kind::Greeting | Kind::Accept),
-            _ => kind.number() <= Kind::Goodbye.number(),
+            _ => kind.number() <= Kind::Goodbye.number() || matches!(kind, Kind::Queue | Kind::Ticket),
         }
     }
 

@@ -274,7 +274,7 @@ fn slow_attacks(settings: &Settings) -> Vec<Attack> {
 
 /// A LAN greeting, whole and right but for the byte at `at` of its payload.
 fn edited_greeting(at: usize, byte: u8) -> Vec<u8> {
-    let mut payload = lan::greeting(0);
+    let mut payload = lan::greeting(0, b"");
     payload[at] = byte;
     frame(Kind::Greeting, &payload)
 }

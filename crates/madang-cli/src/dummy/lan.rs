@@ -15,13 +15,17 @@ const SERVICE: &str = "dummy";
 /// The reason of our goodbye: content asked for the end.
 const CONTENT: u8 = 0x31;
 
+/// The greeting says that a ticket stands at its end.
+const HAS_TICKET: u16 = 2;
+
 /// The payload of the dummy's greeting. The node is empty: a client that is no node has no lives to compare.
-pub(crate) fn greeting(longest: usize) -> Vec<u8> {
+pub(crate) fn greeting(longest: usize, ticket: &[u8]) -> Vec<u8> {
     let frame_limit = FRAME_LIMIT.max(longest as u32);
     let mut out = Vec::new();
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&PROTOCOL.to_le_bytes());
-    out.extend_from_slice(&0_u16.to_le_bytes()); // flags
+    let flags = if ticket.is_empty() { 0 } else { HAS_TICKET };
+    out.extend_from_slice(&flags.to_le_bytes());
     out.extend_from_slice(&0_u32.to_le_bytes()); // app version
     out.extend_from_slice(&frame_limit.to_le_bytes());
     out.extend_from_slice(&0_u64.to_le_bytes()); // incarnation
@@ -29,6 +33,10 @@ pub(crate) fn greeting(longest: usize) -> Vec<u8> {
     for text in [SERVICE, ""] {
         out.extend_from_slice(&(text.len() as u16).to_le_bytes());
         out.extend_from_slice(text.as_bytes());
+    }
+    if !ticket.is_empty() {
+        out.extend_from_slice(&(ticket.len() as u16).to_le_bytes());
+        out.extend_from_slice(ticket);
     }
     out
 }
@@ -195,8 +203,11 @@ mod tests {
         let mut expected = b"MDNG\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00".to_vec();
         expected.extend_from_slice(&[0; 16]);
         expected.extend_from_slice(b"\x05\x00dummy\x00\x00");
-        assert_eq!(greeting(512), expected);
+        assert_eq!(greeting(512, b""), expected);
         assert_eq!(check_greeting(&expected).map_err(|error| error.0), Ok(1_048_576));
+        expected[6] = 2;
+        expected.extend_from_slice(b"\x02\x00me");
+        assert_eq!(greeting(512, b"me"), expected);
     }
 
     #[test]
@@ -214,12 +225,12 @@ mod tests {
             ("trailing", |g| g.push(0)),
         ];
         for (name, edit) in edits {
-            let mut payload = greeting(512);
+            let mut payload = greeting(512, b"");
             edit(&mut payload);
             assert!(check_greeting(&payload).is_err(), "{name}");
         }
-        for len in 0..greeting(512).len() {
-            assert!(check_greeting(&greeting(512)[..len]).is_err(), "cut at {len}");
+        for len in 0..greeting(512, b"").len() {
+            assert!(check_greeting(&greeting(512, b"")[..len]).is_err(), "cut at {len}");
         }
     }
 

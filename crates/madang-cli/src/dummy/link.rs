@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::join::News;
 use self::socket::Socket;
 use super::framing::{Framing, Header, Kind, Malformed, encode_frame};
 use super::random::Random;
@@ -48,8 +49,11 @@ pub(crate) struct Link {
     /// What the server said in its goodbye, for the report.
     goodbye: Option<String>,
     said_goodbye: bool,
-    /// WAN: where we stood in the waiting queue when we last heard of it.
+    /// The server has answered: it may say more than a greeting now.
+    greeted: bool,
+    /// Where we stood in the waiting queue when we last heard of it, and the ticket that keeps our turn.
     position: Option<u32>,
+    ticket: Vec<u8>,
     /// The longest message that this client sends, and so the longest that may come back.
     longest_message: usize,
     /// Messages to everybody that were passed over; none where there should be none.
@@ -113,7 +117,9 @@ impl Link {
             secured: None,
             goodbye: None,
             said_goodbye: false,
+            greeted: false,
             position: None,
+            ticket: Vec::new(),
             broadcasts: settings.broadcasts.then_some(0),
             longest_message: settings.sizes.max,
             random,
@@ -128,7 +134,8 @@ impl Link {
         random: Random,
     ) -> Result<Self, NoLink> {
         let mut link = Self::connect(settings, receive_buffer, patience, random)?;
-        link.join(settings.wan.as_ref())?;
+        link.knock(settings.wan.as_ref(), b"")?;
+        link.await_welcome()?;
         Ok(link)
     }
 
@@ -178,6 +185,11 @@ impl Link {
     /// Writes these bytes, whatever they are.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.socket.write(bytes)
+    }
+
+    /// Somewhere in front of this place in the queue is where we must be told to stand.
+    pub(crate) fn must_not_stand_behind(&mut self, position: u32) {
+        self.position = Some(position);
     }
 
     pub(crate) fn waits_to_be_written(&self) -> bool {

@@ -9,6 +9,7 @@ use super::hostile;
 use super::judge::Due;
 use super::link::{End, Flushed};
 use super::message::Command;
+use super::queue::queue;
 
 /// A way to load the server and to judge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum Mode {
     Reset,
     NeverRead,
     Garbage,
+    Deaf,
+    Queue,
 }
 
 /// over-send: the client's receive buffer, small so that the echoes fill the server's side soon.
@@ -43,7 +46,15 @@ const NEVER_READ_GROUP: u64 = 16;
 /// never-read: how soon the end is noticed when there is no room to write.
 const NEVER_READ_PAUSE: Duration = Duration::from_millis(20);
 
+/// deaf: how often it says a word.
+const DEAF_WORD: Duration = Duration::from_secs(1);
+
+/// deaf: how soon the end is noticed.
+const DEAF_PAUSE: Duration = Duration::from_millis(100);
+
 impl Mode {
+    /// What `all` plays: what every echo server must stand. A deaf client is judged only where the server has something to
+    /// say to everybody, a queue only where there is one.
     pub(crate) const EACH: [Self; 7] = [
         Self::Steady,
         Self::OverSend,
@@ -63,6 +74,8 @@ impl Mode {
             Self::Reset => "reset",
             Self::NeverRead => "never-read",
             Self::Garbage => "garbage",
+            Self::Deaf => "deaf",
+            Self::Queue => "queue",
         }
     }
 
@@ -79,6 +92,8 @@ impl Mode {
             // The same with those who do not read.
             Self::NeverRead if client.id % 2 == 1 => never_read(client),
             Self::Garbage | Self::NeverRead => steady(client),
+            Self::Deaf => deaf(client),
+            Self::Queue => queue(client),
         }
     }
 
@@ -93,7 +108,7 @@ fn steady(client: &mut Client<'_>) {
     while client.goes_on() {
         let Some(mut talk) = client.converse(None) else { continue };
         let result = keep_outstanding(client, &mut talk);
-        finish(client, talk, result);
+        client.finish(talk, result);
     }
 }
 
@@ -133,7 +148,7 @@ fn over_send(client: &mut Client<'_>) {
                 talk.hear_all()
             });
         }
-        finish(client, talk, result);
+        client.finish(talk, result);
     }
 }
 
@@ -174,7 +189,7 @@ fn churn(client: &mut Client<'_>) {
         });
         match result {
             Ok(()) if client.random.one_in(2) => client.tally.add(talk.finish_at_once()),
-            result => finish(client, talk, result),
+            result => client.finish(talk, result),
         }
     }
 }
@@ -257,11 +272,32 @@ fn never_read(client: &mut Client<'_>) {
     }
 }
 
-fn finish(client: &mut Client<'_>, talk: Conversation, result: Result<(), End>) {
-    client.tally.add(match result {
-        Ok(()) => talk.finish_in_order(),
-        Err(end) => talk.finish_broken(&end),
-    });
+/// Joins and reads nothing, until the server ends it. It says a word now and then, or it would be cut off as silent.
+fn deaf(client: &mut Client<'_>) {
+    while client.goes_on() {
+        let Some(mut talk) = client.converse(Some(NEVER_READ_RECEIVE_BUFFER)) else { continue };
+        let (begun, mut word) = (Instant::now(), Instant::now());
+        while !talk.has_ended() {
+            if Instant::now() >= word && !talk.waits_to_be_written() {
+                word += DEAF_WORD;
+                talk.say(Command::Echo);
+            }
+            // A server that ended it is seen above.
+            let _ended = talk.flush_some();
+            if !client.goes_on() {
+                client.tally.unjudged += 1;
+                return client.tally.add(talk.finish_by_reset());
+            }
+            if begun.elapsed() > client.settings.patience {
+                client.tally.add(talk.finish_by_reset());
+                return client.fail("not-cut-off", "the server keeps a client that takes nothing".into());
+            }
+            std::thread::sleep(DEAF_PAUSE);
+        }
+        client.tally.repelled += 1;
+        client.tally.slowest_end(begun.elapsed());
+        return client.tally.add(talk.finish_by_reset());
+    }
 }
 
 /// When the next burst of a paced client is due.

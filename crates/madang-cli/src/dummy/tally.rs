@@ -31,6 +31,12 @@ pub(crate) struct Tally {
     pub(crate) repelled: u64,
     /// Clients that did not read, for whom the time was over before the server lost its patience.
     pub(crate) unjudged: u64,
+    /// queue: clients that had to wait and were told where they stand, and those of them that lost their link and had their
+    /// turn back.
+    pub(crate) waited: u64,
+    pub(crate) came_back: u64,
+    /// queue: how many places anyone was let in before or behind its turn.
+    pub(crate) out_of_order_most: u64,
     /// Messages to everybody that came.
     pub(crate) broadcasts: u64,
     /// The longest that a client who does not read was suffered.
@@ -79,6 +85,10 @@ impl Tally {
         self.slowest_echo_us = self.slowest_echo_us.max(u64::try_from(echo.as_micros()).unwrap_or(u64::MAX));
     }
 
+    pub(crate) fn out_of_order(&mut self, places: u64) {
+        self.out_of_order_most = self.out_of_order_most.max(places);
+    }
+
     pub(crate) fn slowest_end(&mut self, end: Duration) {
         self.slowest_end_us = self.slowest_end_us.max(u64::try_from(end.as_micros()).unwrap_or(u64::MAX));
     }
@@ -93,6 +103,9 @@ impl Tally {
         self.reset += other.reset;
         self.repelled += other.repelled;
         self.unjudged += other.unjudged;
+        self.waited += other.waited;
+        self.came_back += other.came_back;
+        self.out_of_order_most = self.out_of_order_most.max(other.out_of_order_most);
         self.broadcasts += other.broadcasts;
         self.slowest_end_us = self.slowest_end_us.max(other.slowest_end_us);
         self.no_local_port += other.no_local_port;
@@ -138,6 +151,9 @@ impl fmt::Display for Summary {
             (tally.reset, "reset by the server"),
             (tally.repelled, "hostile repelled"),
             (tally.unjudged, "not judged for want of time"),
+            (tally.waited, "waited in the queue"),
+            (tally.came_back, "had their turn back"),
+            (tally.out_of_order_most, "places out of order at the most"),
             (tally.broadcasts, "messages to everybody"),
             (tally.no_local_port, "waits for a local port"),
         ] {

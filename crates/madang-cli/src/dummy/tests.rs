@@ -221,8 +221,21 @@ fn f06_an_end_without_a_goodbye_is_found() {
 }
 
 #[test]
-fn a_place_that_is_lost_in_the_queue_is_found() {
+fn a_right_server_passes_queue() {
+    let double = Double::start(Framing::Wan, Flaw::None);
+    let settings = Settings { lasts: Duration::from_secs(20), ..settings(Framing::Wan, Flaw::None, &double) };
+    let summary = play(Mode::Queue, &settings).expect("threads start");
+    let Tally { waited, came_back, verified, .. } = summary.tally;
+    assert!(summary.tally.is_clean() && (waited, came_back) == (4, 1) && verified >= 4, "{summary}");
+}
+
+#[test]
+fn a_turn_that_is_lost_in_the_queue_is_found() {
     check_found_in(&[Framing::Wan], Mode::Churn, Flaw::PositionRises, "refused");
+    let double = Double::start(Framing::Wan, Flaw::LoseTurn);
+    let settings = Settings { lasts: Duration::from_secs(20), ..settings(Framing::Wan, Flaw::None, &double) };
+    let summary = play(Mode::Queue, &settings).expect("threads start");
+    assert_eq!(summary.tally.failed.get("refused"), Some(&1), "{summary}");
 }
 
 #[test]

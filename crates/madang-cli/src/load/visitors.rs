@@ -198,8 +198,10 @@ impl<'a, D: Driver> Visitors<'a, D> {
             self.dribble();
             self.turn(self.now + LOOK_EACH);
         }
+        // Whoever was told to stop is not to blame for those who are still here.
+        let blame = (!self.together.is_over()).then_some("still here when all should be gone");
         for at in 0..self.visitors.len() {
-            self.end(at, Some("still here when all should be gone"));
+            self.end(at, blame);
         }
         let deadline = self.now + Duration::from_secs(3);
         while self.now < deadline && self.visitors.iter().any(Option::is_some) {

@@ -5,23 +5,81 @@ use crate::dummy::framing::{Framing, Kind, Malformed};
 use crate::dummy::lan;
 use crate::dummy::wan::{Hello, Pinned, Refusal, Shaking, words};
 
+/// What a server says to a client that it knows and has not let in yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It is in.
+    Welcome,
+    /// It waits, and this is where it stands now.
+    Position(u32),
+    /// Nothing that changes anything.
+    Nothing,
+}
+
 impl Link {
-    /// Greets as the framing asks for it, and waits to be welcomed.
-    pub(super) fn join(&mut self, wan: Option<&Pinned>) -> Result<(), NoLink> {
+    /// Asks to be let in, with a ticket from an earlier link or an empty one. Where the framing has no greeting it is in.
+    pub(crate) fn knock(&mut self, wan: Option<&Pinned>, ticket: &[u8]) -> Result<(), NoLink> {
         match (self.framing, wan) {
-            (Framing::Lan, _) => {
-                self.put(Kind::Greeting, &lan::greeting(self.longest_message));
-                self.flush().map_err(during_the_greeting)?;
-                self.await_welcome(false)
-            }
+            (Framing::Lan, _) => self.put(Kind::Greeting, &lan::greeting(self.longest_message, ticket)),
             (Framing::Wan, Some(pinned)) => {
                 self.shake_hands(pinned)?;
-                self.put(Kind::LogIn, &words::log_in(&pinned.token, &[]));
-                self.flush().map_err(during_the_greeting)?;
-                self.await_welcome(true)
+                self.put(Kind::LogIn, &words::log_in(&pinned.token, ticket));
+                // The answer to the handshake was the greeting.
+                self.greeted = true;
             }
-            _ => Ok(()),
+            _ => return Ok(()),
         }
+        self.flush().map_err(during_the_greeting)
+    }
+
+    /// Waits for the welcome, however long the queue is, as long as it moves or the server pings.
+    pub(super) fn await_welcome(&mut self) -> Result<(), NoLink> {
+        while self.news()? != News::Welcome {}
+        Ok(())
+    }
+
+    /// Waits for the server's next word.
+    pub(crate) fn news(&mut self) -> Result<News, NoLink> {
+        if !self.framing.has_control() {
+            return Ok(News::Welcome);
+        }
+        let (kind, payload) = self.frame().map_err(during_the_greeting)?;
+        let payload = &self.inbox[payload];
+        let news = match kind {
+            Kind::Greeting if !self.greeted => {
+                self.greeted = true;
+                lan::check_greeting(payload).and_then(|limit| self.check_limit(limit)).map(|()| News::Nothing)
+            }
+            Kind::Welcome if self.greeted => lan::check_welcome(payload).map(|()| News::Welcome),
+            Kind::Ping if self.greeted => {
+                let pong = payload.to_vec();
+                self.put(Kind::Pong, &pong);
+                self.flush().map_err(during_the_greeting)?;
+                Ok(News::Nothing)
+            }
+            Kind::Queue if self.greeted => {
+                words::check_queue(payload).and_then(|position| match self.position.replace(position) {
+                    Some(last) if last < position => {
+                        Err(Malformed(format!("the position in the queue rose from {last} to {position}")))
+                    }
+                    _ => Ok(News::Position(position)),
+                })
+            }
+            Kind::Ticket if self.greeted => words::check_ticket(payload).map(|ticket| {
+                self.ticket = ticket.to_vec();
+                News::Nothing
+            }),
+            Kind::Draining | Kind::Pong if self.greeted => Ok(News::Nothing),
+            Kind::Refusal => return Err(NoLink::Refused(lan::describe_refusal(payload))),
+            Kind::Goodbye if self.greeted => return Err(NoLink::Refused(lan::describe_goodbye(payload))),
+            _ => Err(Malformed(format!("{kind:?} out of turn"))),
+        };
+        news.map_err(|malformed| during_the_greeting(malformed.into()))
+    }
+
+    /// The ticket that keeps our turn, if we wait and were given one.
+    pub(crate) fn ticket(&self) -> &[u8] {
+        &self.ticket
     }
 
     /// The handshake alone: from here on both sides speak in records, and the server waits for a log-in.
@@ -47,45 +105,6 @@ impl Link {
             self.secured = Some(secured);
             limit
         }))
-    }
-
-    /// Reads until the server has a place for us.
-    fn await_welcome(&mut self, mut greeted: bool) -> Result<(), NoLink> {
-        loop {
-            let (kind, payload) = self.frame().map_err(during_the_greeting)?;
-            let payload = &self.inbox[payload];
-            let checked = match kind {
-                Kind::Greeting if !greeted => {
-                    greeted = true;
-                    lan::check_greeting(payload).and_then(|limit| self.check_limit(limit))
-                }
-                Kind::Welcome if greeted => {
-                    return lan::check_welcome(payload).map_err(|error| during_the_greeting(error.into()));
-                }
-                Kind::Ping if greeted => {
-                    let pong = payload.to_vec();
-                    self.put(Kind::Pong, &pong);
-                    self.flush().map_err(during_the_greeting)?;
-                    Ok(())
-                }
-                Kind::Queue if greeted => words::check_queue(payload).and_then(|state| {
-                    let last = self.position.replace(state.position);
-                    match last {
-                        Some(last) if last < state.position => Err(Malformed(format!(
-                            "the position in the queue rose from {last} to {}",
-                            state.position
-                        ))),
-                        _ => Ok(()),
-                    }
-                }),
-                Kind::Ticket if greeted => words::check_ticket(payload).map(|_ticket| ()),
-                Kind::Draining if greeted => Ok(()),
-                Kind::Refusal => return Err(NoLink::Refused(lan::describe_refusal(payload))),
-                Kind::Goodbye if greeted => return Err(NoLink::Refused(lan::describe_goodbye(payload))),
-                _ => Err(Malformed(format!("{kind:?} out of turn"))),
-            };
-            checked.map_err(|malformed| during_the_greeting(malformed.into()))?;
-        }
     }
 
     fn check_limit(&self, limit: usize) -> Result<(), Malformed> {

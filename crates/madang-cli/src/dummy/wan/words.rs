@@ -1,17 +1,10 @@
-//! The control messages that only the WAN has, as far as a client needs them.
+//! The control messages of the WAN, as far as a client needs them; those of the queue are the LAN's too.
 
 use crate::dummy::framing::Malformed;
 use crate::dummy::lan::Fields;
 
 /// What the dummy says it accepts: the default of WAN servers, so that none has a reason to refuse.
 pub(super) const FRAME_LIMIT: u32 = 16 * 1024;
-
-/// Where a client stands in the waiting queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) position: u32,
-    pub(crate) length: u32,
-}
 
 /// The payload of a log-in without a proof.
 pub(crate) fn log_in(token: &[u8], ticket: &[u8]) -> Vec<u8> {
@@ -37,13 +30,14 @@ pub(super) fn check_accept(payload: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
-pub(crate) fn check_queue(payload: &[u8]) -> Result<Position, Malformed> {
+/// Where a client stands in the waiting queue.
+pub(crate) fn check_queue(payload: &[u8]) -> Result<u32, Malformed> {
     let mut fields = Fields::of(payload);
     let (position, length) = (u32::from_le_bytes(fields.take()?), u32::from_le_bytes(fields.take()?));
     let _estimate_ms = fields.take::<4>()?;
     fields.end()?;
     if (1..=length).contains(&position) {
-        Ok(Position { position, length })
+        Ok(position)
     } else {
         Err(Malformed(format!("position {position} of {length}")))
     }
@@ -93,7 +87,7 @@ mod tests {
             let numbers = [position, length, u32::MAX];
             check_queue(&numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>())
         };
-        assert_eq!(queue(1, 1), Ok(Position { position: 1, length: 1 }));
+        assert_eq!(queue(1, 1), Ok(1));
         assert!(queue(0, 1).is_err() && queue(2, 1).is_err());
         assert_eq!(check_ticket(b"\x01\0\0\0\0\x01\0x"), Ok(&b"x"[..]));
         for wrong in [&b"\x03\0\0\0\0\x01\0x"[..], b"\x01\0\0\0\0\x01\0", b"\x01\0\0\0\0\x01\0xy", b""] {

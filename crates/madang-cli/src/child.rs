@@ -1,4 +1,4 @@
-//! The crowds of the demo: this same program, as processes of their own.
+//! Crowds of clients: this same program, as processes of their own.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
