@@ -51,7 +51,8 @@ const GO: Duration = Duration::from_secs(15);
 /// Who visits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Visits {
-    /// So many at a time; who was sent away is followed by another.
+    /// So many at a time, within two seconds of the start; who was sent away is followed by another. They come one by one,
+    /// or all of them would go, and come again, in the same moment.
     pub(crate) strangers: usize,
     /// Every second one of them dribbles.
     pub(crate) dribble: bool,
@@ -90,7 +91,9 @@ pub(crate) struct Visitors<'a, D> {
     /// By the driver's index of a connection.
     visitors: Vec<Option<Visitor>>,
     groups: [Group; Sort::ALL.len()],
-    /// What came at a pace, garbage and log-ins.
+    /// The pace at which strangers come as long as some are missing.
+    strangers: Schedule,
+    /// The paces of garbage and log-ins.
     paces: [Option<Schedule>; 2],
     prepared: Vec<Prepared>,
     /// Those that want something of the driver.
@@ -113,6 +116,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
             magazine: Rc::new(Depot::new(PoolSettings::default()).magazine()),
             visitors: (0..plan.visits.connections_max()).map(|_| None).collect(),
             groups: Sort::ALL.map(Group::new),
+            strangers: Schedule::new(plan.visits.strangers.max(2) as u64 / 2, 0, 1),
             paces: [pace(plan.visits.garbage), pace(plan.visits.storm)],
             prepared: Vec::new(),
             marked: Vec::new(),
@@ -131,7 +135,9 @@ impl<'a, D: Driver> Visitors<'a, D> {
         let _installed = magazine.install();
         self.prepare();
         self.together.arrived();
-        let deadline = self.driver.now() + self.plan.ramp;
+        // One turn at the least: the driver's clock stood still while the handshakes were prepared.
+        self.turn(self.now);
+        let deadline = self.now + self.plan.ramp;
         while !self.together.all_arrived() && self.now < deadline && !self.together.is_over() {
             self.turn(self.now + Duration::from_millis(1));
         }
@@ -163,12 +169,13 @@ impl<'a, D: Driver> Visitors<'a, D> {
 
     /// Those whose time to come it is.
     fn arrive(&mut self) {
-        let missing = self.plan.visits.strangers.saturating_sub(self.groups[Sort::Stranger as usize].here());
-        for _ in 0..missing.min(BATCH) {
-            self.connect(Sort::Stranger, self.clock());
+        let now = self.clock();
+        while let Some(due) = self.strangers.take(now) {
+            if self.groups[Sort::Stranger as usize].here() < self.plan.visits.strangers {
+                self.connect(Sort::Stranger, due);
+            }
         }
         for (at, sort) in [Sort::Garbage, Sort::LogIn].into_iter().enumerate() {
-            let now = self.clock();
             while let Some(due) = self.paces[at].as_mut().and_then(|pace| pace.take(now)) {
                 self.connect(sort, due);
             }
