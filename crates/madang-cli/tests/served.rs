@@ -443,6 +443,49 @@ fn serve_takes_its_settings_from_a_file_and_options_win() {
     server.stop();
 }
 
+/// Everything of a scenario holds but what a busy machine decides: how its times compare.
+#[track_caller]
+fn check_edge(scenario: &str, lines: &[&str]) {
+    let output = output(&["edge", scenario, "--percent", "2", "--seconds", "2", "--rounds", "1"]);
+    let text = text(&output);
+    let times = |line: &str| line.contains("p99");
+    let failed = || text.lines().filter(|line| line.trim_start().starts_with("FAIL"));
+    assert!(failed().all(times), "{text}");
+    assert_eq!(output.status.code(), Some(i32::from(failed().count() > 0)), "{text}");
+    for part in lines {
+        assert!(text.lines().any(|line| line.trim_start().starts_with(part)), "no {part:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn b08_edge_strangers_are_gone_by_the_deadline() {
+    let lines = ["ok    strangers that ended as they must", "ok    the longest that one was suffered"];
+    check_edge("slow-loris", &lines);
+}
+
+#[test]
+fn f12_edge_garbage_is_not_answered() {
+    check_edge("garbage", &["ok    garbage that ended as they must", "ok    after the stop"]);
+}
+
+#[test]
+fn edge_a_storm_of_log_ins_is_let_in() {
+    check_edge("storm", &["ok    log-ins that ended as they must", "ok    honest connections that failed"]);
+}
+
+#[test]
+fn b01_edge_who_never_reads_leaves_as_a_slow_consumer() {
+    let lines = ["ok    left as slow consumers", "ok    bytes in packets when all are gone"];
+    check_edge("never-readers", &lines);
+}
+
+#[test]
+fn edge_all_get_in_in_order_and_keep_their_turn() {
+    let lines =
+        ["ok    clients that got in", "ok    lost their link for two seconds", "ok    places out of order"];
+    check_edge("queue", &lines);
+}
+
 #[test]
 fn demo_is_green_and_ends_by_itself() {
     for more in [&[][..], &["--driver", "readiness"], &["--wan"]] {
