@@ -195,7 +195,7 @@ fn load_on_uring_gets_every_echo() {
 /// pace.
 #[track_caller]
 fn check_visitors(driver: &str, framing: &str) {
-    let serve = ["--driver", driver, "--set", "greeting_timeout_ms=300"];
+    let serve = ["--driver", driver, "--set", "greeting_timeout_ms=1000"];
     let Some(server) = Serving::start(&[&serve[..], &serving(framing)].concat()) else { return };
     let crowd =
         ["load", "--addr", &server.address, "--driver", driver, "--connections", "10", "--rate", "200"];
@@ -207,7 +207,7 @@ fn check_visitors(driver: &str, framing: &str) {
     let came = report["runs"][0]["visitors"].as_array().expect("a list");
     let sorts: Vec<_> = came.iter().map(|came| came["sort"].as_str().expect("a name")).collect();
     assert_eq!(sorts, ["strangers", "garbage", "log-ins"], "{report}");
-    for (came, (least, most)) in came.iter().zip([(100, 600), (100, 201), (50, 101)]) {
+    for (came, (least, most)) in came.iter().zip([(60, 300), (100, 201), (50, 101)]) {
         let count = came["came"].as_u64().expect("a count");
         assert!((least..=most).contains(&count), "{came}");
         assert_eq!((&came["ended"], &came["missed"]), (&count.into(), &0.into()), "{came}");
@@ -215,7 +215,7 @@ fn check_visitors(driver: &str, framing: &str) {
     assert_eq!(came[0]["here_most"], 50, "{report}");
     // Suffered until the deadline, and not much longer.
     let p50_ms = came[0]["took"]["p50_us"].as_f64().expect("a time") / 1e3;
-    assert!((290.0..2_000.0).contains(&p50_ms), "{report}");
+    assert!((990.0..3_000.0).contains(&p50_ms), "{report}");
     server.stop();
 }
 

@@ -51,7 +51,7 @@ const GO: Duration = Duration::from_secs(15);
 /// Who visits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Visits {
-    /// So many at a time, within two seconds of the start; who was sent away is followed by another. They come one by one,
+    /// So many at a time, within a second of the start; who was sent away is followed by another. They come one by one,
     /// or all of them would go, and come again, in the same moment.
     pub(crate) strangers: usize,
     /// Every second one of them dribbles.
@@ -116,7 +116,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
             magazine: Rc::new(Depot::new(PoolSettings::default()).magazine()),
             visitors: (0..plan.visits.connections_max()).map(|_| None).collect(),
             groups: Sort::ALL.map(Group::new),
-            strangers: Schedule::new(plan.visits.strangers.max(2) as u64 / 2, 0, 1),
+            strangers: Schedule::new(plan.visits.strangers.max(1) as u64 * 3 / 2, 0, 1),
             paces: [pace(plan.visits.garbage), pace(plan.visits.storm)],
             prepared: Vec::new(),
             marked: Vec::new(),
