@@ -65,7 +65,7 @@ fn planted_bugs_are_found() {
             Planted::EndOvertakesHeld => 800,
             // A broadcast's packets must come to lie where those of the one before lay.
             Planted::ChunkRemembered => 800,
-            // A third of the seeds is encrypted, another has no rules: a bug of one part has so many fewer chances.
+            // A bug of what only some seeds have (records, a queue, rules) has so many fewer chances.
             _ => 400,
         };
         let found = (0..budget).find(|seed| simulation::run_planted(*seed, *bug).violation.is_some());
