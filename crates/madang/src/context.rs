@@ -161,7 +161,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Ends a session: what is queued is dropped, the connection is reset. `on_leave` comes after this callback, with
+    /// Ends a session: what is queued is dropped, the connection is reset (an encrypted peer that reads hears the code before,
+    /// as `PeerGoodbye`). `on_leave` comes after this callback, with
     /// [`LeaveReason::Disconnected`] and this code. No further message of a session of this shard is delivered. False when
     /// it is gone already.
     pub fn disconnect(&mut self, session: SessionId, code: u32) -> bool {

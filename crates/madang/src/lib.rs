@@ -32,6 +32,14 @@
 //! # server.stop().unwrap(); // a real one: server.run_until_signal();
 //! # Ok::<(), madang::StartError>(())
 //! ```
+//!
+//! Three kinds of servers and clients take the same content:
+//!
+//! ```text
+//!   WanServer      players: a handshake against a key that clients pin, then records      feature `wan`
+//!   LanServer      other servers: plain frames on inner networks; sealed with a `secret`  (sealing: feature `wan`)
+//!   ForeignServer  players whose clients exist already: their own framing, unprotected
+//! ```
 #![forbid(unsafe_code)]
 
 mod answer;

@@ -89,7 +89,8 @@ impl Remote {
         self.fabric.group(session, group, false)
     }
 
-    /// Ends a session: what is queued is dropped, the connection is reset, `on_leave` comes soon with
+    /// Ends a session: what is queued is dropped, the connection is reset (an encrypted peer that reads hears the code before,
+    /// as `PeerGoodbye`), `on_leave` comes soon with
     /// [`LeaveReason::Disconnected`] and this code. Never blocks, never fails for want of room. From its return on, every
     /// thread's sends to the session answer `Gone`. False when it is gone already.
     pub fn disconnect(&self, session: SessionId, code: u32) -> bool {

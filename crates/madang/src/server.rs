@@ -211,7 +211,8 @@ impl Server {
         Rules { book: Arc::clone(&self.plan.rules) }
     }
 
-    /// Stops: the listener closes, every session is reset, every join gets its leave, the threads are joined. Offloaded
+    /// Stops: the listener closes, every session is reset (on encrypted ones a goodbye goes out before, where the peer takes it
+    /// at once), every join gets its leave, the threads are joined. Offloaded
     /// jobs that were queued are run to their end (a save to a database is not thrown away), so a job that waits for ever
     /// makes the stop wait for ever.
     ///

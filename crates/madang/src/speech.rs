@@ -105,6 +105,15 @@ impl Speech {
         }
     }
 
+    /// Whether some of a long message has come, and not all.
+    pub(crate) fn is_assembling(&self) -> bool {
+        match self {
+            #[cfg(feature = "wan")]
+            Speech::Sealed(records) => records.long.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether a goodbye may go out instead of what is queued: in records, and not in the middle of a long message.
     pub(crate) fn can_say_goodbye(&self) -> bool {
         match self {

@@ -114,6 +114,8 @@ pub(crate) struct Details {
     pub(crate) joined_at: Time,
     /// Since when the inbox holds the start of a frame.
     pub(crate) partial_since: Option<Time>,
+    /// Periodic looks in a row at which we had said nothing since the one before.
+    pub(crate) quiet_looks: u16,
     /// The periodic check of liveness.
     pub(crate) check: Option<TimerKey>,
     /// A foreign framing's state.
@@ -189,6 +191,7 @@ impl Details {
             peer,
             joined_at,
             partial_since: None,
+            quiet_looks: 0,
             check: None,
             framing: None,
             user: None,

@@ -126,8 +126,11 @@ impl<D: Driver> Shard<D> {
                     Err(error) => return self.malformed(local, error),
                 }
             }
-            if let Some(details) = self.core.sessions.details(local) {
-                details.partial_since = None;
+            if let Some((session, details)) = self.core.sessions.both(local) {
+                // A long message has one deadline for all its records.
+                if !session.speech.is_assembling() {
+                    details.partial_since = None;
+                }
             }
             // A frame is delivered whole. Of a record's frames some may have to wait, and what lies behind them.
             let used = self.deliver(local, id, partial.as_mut_slice());
@@ -172,7 +175,9 @@ impl<D: Driver> Shard<D> {
     /// Delivers what was kept while the session's messages waited.
     pub(super) fn receive_kept(&mut self, local: u32) {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
-        details.partial_since = None;
+        if !session.speech.is_assembling() {
+            details.partial_since = None;
+        }
         let id = session.id;
         let Some(mut kept) = session.inbox.take() else { return };
         let used = self.deliver(local, id, kept.as_mut_slice());

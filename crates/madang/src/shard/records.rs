@@ -39,6 +39,7 @@ impl<D: Driver> Shard<D> {
     ) -> (usize, Option<FrameError>) {
         let Records { opening, long, .. } = records;
         let before = opening.half().records();
+        let was_long = long.is_some();
         let mut used = 0;
         let mut wrong = None;
         while used < bytes.len() && self.may_deliver(local, id) {
@@ -78,6 +79,12 @@ impl<D: Driver> Shard<D> {
             }
         }
         self.core.counters.add(Count::RecordsIn, opening.half().records() - before);
+        if long.is_some() != was_long {
+            let now = self.core.now;
+            if let Some(details) = self.core.sessions.details(local) {
+                details.partial_since = long.is_some().then_some(now);
+            }
+        }
         (used, wrong)
     }
 

@@ -65,7 +65,8 @@ impl<D: Driver> Shard<D> {
             ms(settings.queue_soft_ms),
             settings.queue_soft_bytes,
         );
-        let next = after(now, check_period_ms(settings, beats));
+        let period = check_period_ms(settings, beats);
+        let (next, half_a_beat) = (after(now, period), settings.heartbeat_ms / 2);
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         details.check = None;
         if details.over_soft_since.is_some() && session.outbox.bytes() <= soft_bytes {
@@ -89,7 +90,12 @@ impl<D: Driver> Shard<D> {
             return;
         }
         details.check = Some(self.core.timers.set(next, Timer::Check { local, id }));
-        if !std::mem::take(&mut session.spoke) && beats {
+        details.quiet_looks = match std::mem::take(&mut session.spoke) {
+            true => 0,
+            false => details.quiet_looks.saturating_add(1),
+        };
+        if beats && details.quiet_looks > 0 && u64::from(details.quiet_looks) * period >= half_a_beat {
+            details.quiet_looks = 0;
             self.core.queue_control(local, &Heartbeat { value: now.as_nanos() }.ping());
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use madang::keys::PublicKey;
 use madang::wire::lan::{Goodbye, GoodbyeReason};
-use madang::wire::wan::{GateError, Hello, REKEY_RECORDS, Stranger};
+use madang::wire::wan::{GateError, Hello, RECORD_FRAMES_MAX, REKEY_RECORDS, Stranger};
 use madang::wire::{FrameError, Kind};
 use madang::{DriverChoice, ErrorKind, LeaveReason, Server};
 
@@ -26,6 +26,7 @@ each_driver! {
     f12_an_encrypted_client_on_a_lan_port_is_closed,
     frames_out_of_turn_end_the_session,
     a_client_that_never_finishes_its_handshake_is_gone_at_the_deadline,
+    b06_a_long_message_has_one_deadline_for_all_its_records,
 }
 
 fn started(driver: DriverChoice) -> (Server, PublicKey, Watch) {
@@ -281,5 +282,29 @@ fn a_client_that_never_finishes_its_handshake_is_gone_at_the_deadline(driver: Dr
     }
     assert!(begun.elapsed() >= Duration::from_millis(300));
     assert_eq!(server.figures().joins, 0);
+    finish(server, &watch);
+}
+
+fn b06_a_long_message_has_one_deadline_for_all_its_records(driver: DriverChoice) {
+    let (server, key) = wan(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.set(|settings| {
+        settings.frame_limit_bytes = 1 << 20;
+        settings.queue_hard_bytes = 2 << 20;
+        settings.partial_timeout_ms = 400;
+    });
+    let server = server.start(recorder).unwrap();
+    let mut peer = Sealed::join(server.local_addr(), &key);
+    let id = watch.join();
+    let whole = frame(Kind::Message, &[7; 500_000]);
+    // Each record comes in time by itself.
+    for part in whole.chunks(RECORD_FRAMES_MAX) {
+        let record = peer.record(part);
+        if std::io::Write::write_all(&mut peer.raw.stream, &record).is_err() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    assert_eq!(watch.leave(id).reason, LeaveReason::Dribble);
     finish(server, &watch);
 }
