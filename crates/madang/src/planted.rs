@@ -8,6 +8,7 @@ macro_rules! bugs {
     ($($bug:ident: $what:literal,)+) => {
         /// The bugs there are.
         #[allow(unreachable_pub, reason = "it is told through `simulation`, with the feature alone")]
+        #[cfg_attr(not(feature = "wan"), allow(dead_code, reason = "some are of encrypted sessions"))]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Planted { $(#[doc = $what] $bug,)+ }

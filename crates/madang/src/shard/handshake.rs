@@ -273,7 +273,8 @@ impl<D: Driver> Shard<D> {
             Ok(Find::Frame { len }) => len,
             Ok(Find::Need { .. }) => return None,
             Err(error) => {
-                self.core.error_of(ErrorKind::Malformed(error), None, None);
+                let remote = embryo.peer.remote;
+                self.core.error_of(ErrorKind::Malformed(error), None, Some(remote));
                 self.embryo_down(index, LinkDown::Untrusted);
                 return None;
             }
