@@ -276,7 +276,7 @@ impl Door {
                 continue;
             }
             figures.enters += 1;
-            let socket = match sockets::accepting(self.address) {
+            let socket = match socket_for(self.address) {
                 Ok(socket) => socket,
                 Err(error) => {
                     refused = Some(NetError::from_io(&error));
@@ -308,4 +308,24 @@ impl Door {
             Some(error) => self.note_error(error, figures),
         }
     }
+}
+
+#[cfg(not(test))]
+use sockets::accepting as socket_for;
+
+/// K15: Windows has no limit of sockets that a test could set.
+#[cfg(test)]
+fn socket_for(listening: SocketAddr) -> std::io::Result<Socket> {
+    let left = SOCKETS_LEFT.get();
+    if left == 0 {
+        return Err(std::io::Error::from_raw_os_error(windows_sys::Win32::Networking::WinSock::WSAEMFILE));
+    }
+    SOCKETS_LEFT.set(left.saturating_sub(1));
+    sockets::accepting(listening)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many sockets this test's doors may still make.
+    pub(super) static SOCKETS_LEFT: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }

@@ -32,6 +32,8 @@ mod handles;
 mod port;
 mod sends;
 mod system;
+#[cfg(test)]
+mod tests;
 mod tick;
 
 use std::io;

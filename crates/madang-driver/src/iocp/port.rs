@@ -122,7 +122,7 @@ impl Packets {
 }
 
 impl Source {
-    fn to_key(self) -> usize {
+    pub(super) fn to_key(self) -> usize {
         let (conn, kind) = match self {
             // The key of both directions: the kind is any that no other source has.
             Source::Connection(conn) => (conn, OpKind::Recv),
@@ -140,6 +140,13 @@ impl Source {
             OpKind::Wake => Some(Source::Bell),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+impl AsRawHandle for Port {
+    fn as_raw_handle(&self) -> HANDLE {
+        self.handle.as_raw_handle()
     }
 }
 
