@@ -18,7 +18,6 @@
 #![warn(missing_docs)]
 
 mod choice;
-#[cfg(unix)]
 mod clock;
 mod completion;
 mod contract;
@@ -45,7 +44,6 @@ pub mod sim;
 pub mod uring;
 
 pub use choice::{DriverKind, UseDriver, pin_thread, prioritize_thread};
-#[cfg(unix)]
 pub use clock::Clock;
 pub use completion::{Completion, RecvEnd};
 pub use contract::{AttachError, ConnectError, Driver, DriverFigures, Full, Leaked, Wait};

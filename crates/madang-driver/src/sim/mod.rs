@@ -64,7 +64,6 @@ pub use socket::SimSocket;
 
 use self::machine::Machine;
 use self::shard::{Alarm, Shard};
-#[cfg(unix)]
 use crate::Clock;
 use crate::{DriverSettings, ListenError, ListenOptions, NetError, Time, Wait};
 
@@ -118,7 +117,6 @@ impl World {
     }
 
     /// The clock, for what is no shard: another thread of a server in this world.
-    #[cfg(unix)]
     pub fn clock(&self) -> Clock {
         Clock::world(self.with(|machine, _| machine.clock()))
     }

@@ -197,10 +197,11 @@ fn b07_a_lan_has_no_limits_of_prefixes(driver: DriverChoice) {
 
 fn b08_accepting_keeps_its_pace_and_loses_nobody(driver: DriverChoice) {
     let (recorder, watch) = Recorder::echo();
-    let server = be32(driver).set(|settings| settings.accept_rate_max = Some(200)).start(recorder).unwrap();
+    let server = be32(driver).set(|settings| settings.accept_rate_max = Some(20)).start(recorder).unwrap();
     let begun = Instant::now();
-    // One after the other, so that no two are accepted in one batch: 64 pass, the rest keeps the pace.
-    let _peers: Vec<Raw> = (0..164).map(|_| is_in(&server, [127, 0, 0, 1])).collect();
+    // One after the other, so that no two are accepted in one batch: 64 pass, the rest keeps the pace, which is slower than
+    // any machine's own.
+    let _peers: Vec<Raw> = (0..74).map(|_| is_in(&server, [127, 0, 0, 1])).collect();
     assert!(begun.elapsed() >= Duration::from_millis(490), "{:?}", begun.elapsed());
     let figures = server.figures();
     assert!(figures.accept_pauses >= 1 && figures.refused == 0, "{figures:?}");

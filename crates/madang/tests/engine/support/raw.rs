@@ -49,7 +49,8 @@ impl Raw {
     pub(crate) fn try_connect_from(local: [u8; 4], address: SocketAddr) -> std::io::Result<Raw> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((local, 0)).into())?;
-        socket.connect_timeout(&address.into(), PATIENCE)?;
+        // Without a time-out, which on Windows would make an error of a server that hangs up at once.
+        socket.connect(&address.into())?;
         Raw::over(socket.into())
     }
 
