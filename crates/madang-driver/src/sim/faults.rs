@@ -165,7 +165,23 @@ fault_kinds! {
     SegmentReplayed: Tampering, 0;
     /// A connection is cut off with what looks like an orderly end to both.
     CutOff: Tampering, 0;
+    /// Completion ports: a send succeeds at once, and its packet comes a while later all the same.
+    SentAtOnceToldLate: Manners, OFTEN;
+    /// Completion ports: a send fails inside its submit, the connection with it. No packet comes: it is told at once.
+    SendFailsAtOnce: Loss, SELDOM;
+    /// Completion ports: an abort closes the socket, and the packets of what was in flight come a while later.
+    WordsAfterClose: Manners, ALWAYS;
+    /// Completion ports: what an abort called off was done already: a send whole, a receive with all the bytes there are.
+    CancelledAfterSuccess: Manners, ALWAYS;
 }
+
+/// The manners of I/O completion ports: on together, in one world of four.
+const COMPLETION_PORTS: [FaultKind; 4] = [
+    FaultKind::SentAtOnceToldLate,
+    FaultKind::SendFailsAtOnce,
+    FaultKind::WordsAfterClose,
+    FaultKind::CancelledAfterSuccess,
+];
 
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,7 +237,9 @@ impl Faults {
         let mut faults = Faults::none();
         // Even the share of faults that are on differs: a quiet seed reaches states that a wild one never does.
         let share = *pick(&mut random, &[50_000, 200_000, 400_000, 700_000]);
-        for kind in FaultKind::ALL.iter().filter(|kind| kind.harm() != Harm::Tampering) {
+        let drawn_apart =
+            |kind: &FaultKind| kind.harm() == Harm::Tampering || COMPLETION_PORTS.contains(kind);
+        for kind in FaultKind::ALL.iter().filter(|kind| !drawn_apart(kind)) {
             if random.chance(share) {
                 let rate = kind.swarm_rate_max() >> random.below(6);
                 faults = faults.with(*kind, rate.max(1));
@@ -231,6 +249,13 @@ impl Faults {
         faults.latency = (Duration::from_micros(1), Duration::from_micros(slowest_micros));
         faults.hold_max = Duration::from_micros(*pick(&mut random, &[50, 2_000, 50_000, 800_000]));
         faults.window_bytes = *pick(&mut random, &[512, 4 * 1024, 64 * 1024, 256 * 1024]);
+        // A stream of its own: a seed without them is the same as before they were thought of.
+        let mut ports = Random::new(seed ^ 0x506f_7274_4d61_6e6e);
+        if ports.below(4) == 0 {
+            for kind in COMPLETION_PORTS {
+                faults = faults.with(kind, (kind.swarm_rate_max() >> ports.below(4)).max(1));
+            }
+        }
         faults
     }
 

@@ -23,6 +23,10 @@ impl Shard {
         if std::mem::replace(&mut place.is_aborted, true) {
             return;
         }
+        let is_in_flight = matches!(place.connect, Connect::Pending(_))
+            || place.recv == Recv::Started
+            || place.send.is_some();
+        place.words_after_close = is_in_flight && machine.dice.fires(FaultKind::WordsAfterClose);
         if let Connect::Pending(local) = place.connect {
             let succeeds = machine.dice.fires(FaultKind::AbortedConnectSucceeds);
             place.connect = Connect::Aborted(succeeds.then_some(local));

@@ -76,6 +76,8 @@ struct Place {
     send: Option<Sending>,
     is_half_closed: bool,
     is_aborted: bool,
+    /// What an abort ended is told a while after it.
+    words_after_close: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,10 +171,22 @@ impl Shard {
 
     /// Has something to tell: at once, or after a while.
     fn have_word(&mut self, machine: &mut Machine, word: Word) {
-        if machine.dice.fires(FaultKind::CompletionWithheld) {
+        if machine.dice.fires(FaultKind::CompletionWithheld) || self.is_late(word) {
             self.held.push((machine.now() + machine.dice.hold(), word));
         } else {
             self.due.push_back(word);
+        }
+    }
+
+    /// Whether the word's packet comes later than what it tells of.
+    fn is_late(&self, word: Word) -> bool {
+        match word {
+            Word::Send(conn) => {
+                let place = &self.places[conn.index()];
+                place.words_after_close || place.send.as_ref().is_some_and(|sending| sending.is_told_late())
+            }
+            Word::Recv(conn) | Word::Connect(conn) => self.places[conn.index()].words_after_close,
+            Word::Accept(_) => false,
         }
     }
 
@@ -307,6 +321,7 @@ impl Place {
             send: None,
             is_half_closed: false,
             is_aborted: false,
+            words_after_close: false,
         }
     }
 }

@@ -178,7 +178,9 @@ impl Shard {
             return;
         }
         if place.available(machine) > 0 {
-            if machine.dice.fires(FaultKind::AbortTellsAllData) {
+            if machine.dice.fires(FaultKind::CancelledAfterSuccess)
+                || machine.dice.fires(FaultKind::AbortTellsAllData)
+            {
                 place.keep_all(machine);
                 place.last_words.ends_with_data = true;
             } else if place.available(machine) > 1 && machine.dice.fires(FaultKind::AbortTellsSomeData) {

@@ -15,7 +15,15 @@ pub(super) struct Sending {
     written: usize,
     /// Full means: wait for room until all has left, as io_uring can; or end short, as readiness does.
     waits_for_all: bool,
+    /// What ends it inside its submit is told a while later.
+    is_told_late: bool,
     result: Option<Result<usize, NetError>>,
+}
+
+impl Sending {
+    pub(super) fn is_told_late(&self) -> bool {
+        self.is_told_late
+    }
 }
 
 impl Shard {
@@ -34,14 +42,24 @@ impl Shard {
             return Err(outgoing);
         }
         let waits_for_all = machine.dice.random.coin();
-        self.place(conn).send = Some(Sending { outgoing, written: 0, waits_for_all, result: None });
-        if self.place(conn).stream.is_none() {
+        self.place(conn).send =
+            Some(Sending { outgoing, written: 0, waits_for_all, is_told_late: false, result: None });
+        let Some(stream) = self.place(conn).stream else {
             self.end_send(machine, conn, Err(NetError::Cancelled));
+            return Ok(());
+        };
+        if machine.dice.fires(FaultKind::SendFailsAtOnce) {
+            machine.fail(stream, NetError::Reset);
+            self.end_send(machine, conn, Err(NetError::Reset));
         } else if machine.dice.fires(FaultKind::SendNoBufferSpace) {
             self.end_send(machine, conn, Err(NetError::NoBufferSpace));
         } else if machine.dice.fires(FaultKind::SendTakenLate) {
             self.late_sends.push(conn);
         } else {
+            let is_told_late = machine.dice.fires(FaultKind::SentAtOnceToldLate);
+            if let Some(sending) = &mut self.place(conn).send {
+                sending.is_told_late = is_told_late;
+            }
             self.progress_send(machine, conn);
         }
         Ok(())
@@ -101,7 +119,9 @@ impl Shard {
         let place = &mut self.places[conn.index()];
         let Some(Sending { outgoing, written, result: None, .. }) = &place.send else { return };
         let (written, total) = (*written, outgoing.len());
-        let result = if machine.dice.fires(FaultKind::AbortedSendSucceeds) {
+        let result = if machine.dice.fires(FaultKind::CancelledAfterSuccess) {
+            Ok(total)
+        } else if machine.dice.fires(FaultKind::AbortedSendSucceeds) {
             // Taken by the system on the way to a peer that will not get it.
             Ok(machine.dice.random.between(written.max(1) as u64, total as u64) as usize)
         } else if written > 0 {
