@@ -62,7 +62,8 @@ pub trait Driver {
     fn listen(&mut self, options: &ListenOptions) -> Result<(Listener, SocketAddr), ListenError>;
 
     /// Stops taking connections off the backlog (they wait there), for a rate cap. Those already accepted may still be
-    /// told. Idempotent.
+    /// told; where accepts are posted ahead of their peers (completion ports) as many more may be taken, and wait untold.
+    /// Idempotent.
     fn accept_pause(&mut self, listener: Listener);
 
     /// Accepts again after [`accept_pause`](Driver::accept_pause). Idempotent.

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::os::windows::io::AsRawSocket;
 use std::ptr;
 
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS};
 use windows_sys::Win32::Networking::WinSock::{
     IPPROTO_TCP, LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS,
@@ -152,7 +152,8 @@ impl Extensions {
 /// # Safety
 /// `overlapped` stays valid, and nobody else uses it, until the packet was taken.
 pub(super) unsafe fn wait_readable(socket: &Socket, overlapped: *mut OVERLAPPED, skips: bool) -> Begun {
-    let nothing = WSABUF { len: 0, buf: ptr::null_mut() };
+    // Nobody writes there: it has no length.
+    let nothing = WSABUF { len: 0, buf: ptr::NonNull::dangling().as_ptr() };
     let (mut received, mut flags) = (0, 0);
     // SAFETY: the socket is open; the buffer's description is copied by the call. `overlapped`: the caller.
     let answer = unsafe { WSARecv(raw(socket), &nothing, 1, &mut received, &mut flags, overlapped, None) };
@@ -209,6 +210,10 @@ pub(super) fn skip_packets_on_success(socket: &Socket) -> bool {
 /// W04: whether every provider of TCP has sockets that are true handles of the system. A layered one without may queue a
 /// packet although a call that succeeded was to skip it.
 pub(super) fn all_providers_are_handles() -> bool {
+    // The first socket of a process starts the library, and the question needs it started.
+    if Socket::new(Domain::IPV4, Type::STREAM, None).is_err() {
+        return false;
+    }
     let protocols = [IPPROTO_TCP, 0];
     let mut bytes = 0;
     // SAFETY: asks for the size alone; the list of protocols ends with a zero.

@@ -175,7 +175,7 @@ fault_kinds! {
     CancelledAfterSuccess: Manners, ALWAYS;
 }
 
-/// The manners of I/O completion ports: on together, in one world of four.
+/// The manners of I/O completion ports: on together, in one world of eight.
 const COMPLETION_PORTS: [FaultKind; 4] = [
     FaultKind::SentAtOnceToldLate,
     FaultKind::SendFailsAtOnce,
@@ -251,7 +251,7 @@ impl Faults {
         faults.window_bytes = *pick(&mut random, &[512, 4 * 1024, 64 * 1024, 256 * 1024]);
         // A stream of its own: a seed without them is the same as before they were thought of.
         let mut ports = Random::new(seed ^ 0x506f_7274_4d61_6e6e);
-        if ports.below(4) == 0 {
+        if ports.below(8) == 0 {
             for kind in COMPLETION_PORTS {
                 faults = faults.with(kind, (kind.swarm_rate_max() >> ports.below(4)).max(1));
             }

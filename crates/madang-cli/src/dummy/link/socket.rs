@@ -155,8 +155,11 @@ fn timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// The server ended the connection.
+/// The server ended the connection; or we have said that nothing more will be written, and still answer a ping.
 fn ended(error: &io::Error) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    /// Windows' broken pipe, which the standard library has no kind for.
+    const WSAESHUTDOWN: i32 = 10058;
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+        || cfg!(windows) && error.raw_os_error() == Some(WSAESHUTDOWN)
 }
