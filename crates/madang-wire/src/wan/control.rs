@@ -25,7 +25,7 @@ pub struct LogIn<'a> {
     /// hash, at most 64 bytes; empty where tokens are not bound. A token without a proof can be used by whoever it was
     /// ever shown to.
     pub proof: &'a [u8],
-    /// Keeps a place that the client had: see [`Ticket`]; empty where it had none.
+    /// Keeps a place that the client had: see [`Ticket`](crate::lan::Ticket); empty where it had none.
     pub ticket: &'a [u8],
 }
 
