@@ -384,11 +384,15 @@ impl Gate {
                 for id in older {
                     core.fabric.disconnect(id, LeaveReason::Superseded);
                 }
+                if ticket.is_some_and(|ticket| self.is_being_placed(ticket)) {
+                    // In a moment it is known whose the place is; the ticket is good until then.
+                    return self.answer(guest, Err(RefusalReason::Busy), core);
+                }
                 if !ticket.is_some_and(|ticket| self.returns(guest, ticket, driver, core)) {
                     self.knock(Knock { guest, incoming: None }, driver, core);
                 }
             }
-            Err(reason) => self.tell(guest, |guest| Word::Place { guest, answer: Err(reason) }, core),
+            Err(reason) => self.answer(guest, Err(reason), core),
         }
     }
 

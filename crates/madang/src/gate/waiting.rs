@@ -60,7 +60,7 @@ pub(super) struct Waiting {
     news_timer: Option<TimerKey>,
     news_after: Option<Turn>,
     /// Waiters with a place who have not joined: if their link breaks now, they have their turns back.
-    pub(super) placed: BTreeMap<GuestId, [u8; 16]>,
+    pub(super) placed: BTreeMap<GuestId, (Turn, [u8; 16])>,
 }
 
 impl Waiting {
@@ -184,7 +184,7 @@ impl Gate {
                 }
                 self.released(core);
                 if let Some(secret) = waiter.secret {
-                    self.waiting.placed.insert(guest, secret);
+                    self.waiting.placed.insert(guest, (turn, secret));
                 }
             }
             self.places.take();
@@ -234,7 +234,7 @@ impl Gate {
     /// A waiter's connection is gone. `keeps`: he may come back, and content has not heard that he is gone.
     pub(super) fn waiter_gone(&mut self, id: GuestId, guest: &Guest, keeps: Option<Kept>, core: &mut Core) {
         let secret = match (self.waiting.placed.remove(&id), self.waiting.queue.turn_of(id)) {
-            (Some(secret), _) => Some(secret),
+            (Some((_, secret)), _) => Some(secret),
             (None, Some(turn)) => {
                 let waiter = self.waiting.queue.remove(turn).expect("it is his turn");
                 if let Some(timer) = waiter.timer {
@@ -291,6 +291,12 @@ impl Gate {
         self.queue_up(turn, Knock { guest, incoming: None }, secret, false, core);
         self.serve(core);
         true
+    }
+
+    /// Whether the turn of this ticket has a place already, and its shard has not told whether the old link lived to take it.
+    pub(super) fn is_being_placed(&self, ticket: &TicketBytes) -> bool {
+        let mut placed = self.waiting.placed.values();
+        placed.any(|(turn, secret)| *turn == ticket.turn() && ticket.proves(*secret))
     }
 
     fn uncount(&mut self, counted_at: Option<IpAddr>) {
@@ -378,7 +384,7 @@ impl Gate {
     }
 
     /// Tells the shard that has a guest whether he has a place.
-    fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &Core) {
+    pub(super) fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &Core) {
         self.tell(guest, |guest| Word::Place { guest, answer }, core);
     }
 

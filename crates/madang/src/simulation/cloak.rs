@@ -156,9 +156,9 @@ impl Cloak {
     }
 
     /// The log-in of this player, with a proof that should be of this handshake.
-    pub(super) fn log_in(&self, proof: &Proof) -> Vec<u8> {
+    pub(super) fn log_in(&self, proof: &Proof, ticket: &[u8]) -> Vec<u8> {
         let mut body = Vec::new();
-        for field in [&self.player.to_le_bytes()[..], proof, &[]] {
+        for field in [&self.player.to_le_bytes()[..], proof, ticket] {
             body.extend((field.len() as u16).to_le_bytes());
             body.extend(field);
         }

@@ -69,13 +69,15 @@ pub(super) struct Introduction<'a> {
     pub(super) frame_limit: u32,
     pub(super) node: &'a str,
     pub(super) incarnation: u64,
+    pub(super) ticket: &'a [u8],
 }
 
 impl Introduction<'_> {
     pub(super) fn frame(&self) -> Vec<u8> {
         let mut body = Vec::from(*b"MDNG");
         body.extend(1u16.to_le_bytes());
-        body.extend(0u16.to_le_bytes());
+        let flags: u16 = if self.ticket.is_empty() { 0 } else { 2 };
+        body.extend(flags.to_le_bytes());
         body.extend(7u32.to_le_bytes());
         body.extend(self.frame_limit.to_le_bytes());
         body.extend(self.incarnation.to_le_bytes());
@@ -83,6 +85,10 @@ impl Introduction<'_> {
         for name in ["peer", self.node] {
             body.extend((name.len() as u16).to_le_bytes());
             body.extend(name.as_bytes());
+        }
+        if !self.ticket.is_empty() {
+            body.extend((self.ticket.len() as u16).to_le_bytes());
+            body.extend(self.ticket);
         }
         lan_frame(GREETING, &body)
     }

@@ -9,10 +9,10 @@ use madang_driver::sim::Random;
 use madang_packet::{Packet, PacketMut};
 
 use super::ledger::{Audience, Caller, Ledger};
-use super::payload::{ANSWER, ENGINE_LEN_MIN, MARKER, Payload};
+use super::payload::{ANSWER, ENGINE_LEN_MIN, MARKER, Payload, WAITING};
 use crate::{
     Admission, Answer, Context, Error, ErrorKind, Event, GroupId, Handler, Leave, Lobby, Message, Peer,
-    Remote, Sent, SessionId, User,
+    Remote, Sent, SessionId, User, WaitState, Waiter,
 };
 
 /// The words of the panics that content means.
@@ -30,6 +30,10 @@ pub(super) struct Temper {
     /// Deeds that each callback does: up to so many.
     pub(super) deeds_max: u64,
     pub(super) refuse: u32,
+    /// Gives somebody a priority in the queue.
+    pub(super) prefer: u32,
+    /// Another thread blocks an address for a while.
+    pub(super) shut_out: u32,
     pub(super) decline: u32,
     pub(super) panic: u32,
     pub(super) block: u32,
@@ -133,6 +137,15 @@ impl Content {
     pub(super) fn meddle(&self, remote: &mut Remote, thread: u16) {
         let mut ledger = self.open();
         ledger.did("call from another thread");
+        let is_server = ledger.houses[self.house].is_server;
+        if is_server && !ledger.calm && ledger.dice.chance(self.temper.shut_out) {
+            // Of the scripted peers, or of the engine's client.
+            let address = [127, 0, 0, 1 + ledger.dice.below(5) as u8].into();
+            let lasts = span(&mut ledger.dice, Duration::from_millis(400));
+            if remote.rules().block(address, lasts).is_ok() {
+                ledger.blocks(address, lasts);
+            }
+        }
         self.deed(&mut ledger, remote, Caller::Thread(thread), None);
     }
 
@@ -472,18 +485,39 @@ impl Content {
         end_of_callback(ledger, panics);
     }
 
-    fn request(&self) -> Admission {
+    fn request(&self, peer: &Peer) -> Admission {
         let mut ledger = self.open();
+        ledger.asks_for(peer.remote.ip());
         if ledger.calm {
             return Admission::Accept;
         }
+        let prefers = ledger.dice.chance(self.temper.prefer).then(|| ledger.dice.below(3) as u8);
         let panics = ledger.dice.chance(self.temper.panic);
         let refuses = ledger.dice.chance(self.temper.refuse);
         if refuses {
             ledger.did("refusal at the door");
         }
         end_of_callback(ledger, panics);
-        if refuses { Admission::Refuse } else { Admission::Accept }
+        match prefers {
+            _ if refuses => Admission::Refuse,
+            Some(priority) => Admission::Priority(priority),
+            None => Admission::Accept,
+        }
+    }
+
+    fn waits(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        let mut ledger = self.open();
+        ledger.waits(self.house, cx.shard(), waiter, state);
+        let panics = !ledger.calm && ledger.dice.chance(self.temper.panic);
+        if panics {
+            ledger.did("callback panics");
+            ledger.wait_panics(self.house, waiter.id);
+        }
+        let speaks = ledger.houses[self.house].is_server && ledger.dice.coin();
+        end_of_callback(ledger, panics);
+        let number = waiter.id.0 as u32;
+        let words = Payload::Engine { number, flags: WAITING }.bytes(ENGINE_LEN_MIN);
+        speaks.then(|| cx.packet(&words).freeze())
     }
 
     fn error(&self, error: &Error) {
@@ -536,8 +570,11 @@ fn span(dice: &mut Random, most: Duration) -> Duration {
 }
 
 impl Handler for Content {
-    fn on_connection_request(&self, _: &Peer) -> Admission {
-        self.request()
+    fn on_connection_request(&self, peer: &Peer) -> Admission {
+        self.request(peer)
+    }
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        self.waits(cx, waiter, state)
     }
     fn on_join(&self, cx: &mut Context<'_>, session: SessionId, peer: &Peer) {
         self.open().joins(session, self.house, cx.shard(), peer);
@@ -582,8 +619,11 @@ pub(super) struct GuestBook {
 impl Lobby for GuestBook {
     type User = Guest;
 
-    fn on_connection_request(&self, _: &Peer) -> Admission {
-        self.content.request()
+    fn on_connection_request(&self, peer: &Peer) -> Admission {
+        self.content.request(peer)
+    }
+    fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
+        self.content.waits(cx, waiter, state)
     }
     fn enter(&self, session: SessionId, peer: &Peer) -> Option<Guest> {
         let mut ledger = self.content.open();

@@ -228,6 +228,7 @@ impl House {
         life.jobs.clear();
         drop(life.answers);
         let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
+        ledger.look_at_waits(self.number);
         let figures = life.fabric.figures();
         let packets = life.fabric.depot.figures().in_use.blocks;
         if packets > 0 {

@@ -6,6 +6,7 @@
 mod arrivals;
 mod requests;
 mod rest;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use madang_driver::sim::Random;
 use madang_wire::FrameError;
 
 use super::chronicle::Chronicle;
-use super::payload::{ANSWER, Payload};
+use super::payload::{ANSWER, Payload, WAITING};
 use crate::{Leave, LeaveReason, SessionId};
 
 /// A rule that was broken.
@@ -148,6 +149,8 @@ pub(super) struct PeerTale {
     pub(super) fins: bool,
     /// It reads all that comes, soon.
     pub(super) reads: bool,
+    /// The ticket that its greeting showed.
+    pub(super) shows: Option<Vec<u8>>,
     /// How the connection ended for it: in order, or not.
     pub(super) end: Option<bool>,
     /// It logged in with what another had proven.
@@ -161,6 +164,9 @@ pub(super) struct HouseTale {
     pub(super) is_server: bool,
     pub(super) stops: bool,
     pub(super) stops_hard: bool,
+    /// Waiters have tickets, and keep their turns for so long.
+    pub(super) keeps_turns: bool,
+    pub(super) grace: Duration,
     pub(super) leave_timeout: Duration,
     pub(super) frame_limit: usize,
     pub(super) drain_bytes_max: usize,
@@ -186,6 +192,8 @@ pub(super) struct Ledger {
     pub(super) tampered: bool,
     /// Ephemeral keys of the server that were seen.
     ephemerals: BTreeSet<[u8; 32]>,
+    /// Waiters may have different priorities.
+    pub(super) has_priorities: bool,
     /// The liveness phase: content answers and does nothing else.
     pub(super) calm: bool,
     pub(super) houses: Vec<HouseTale>,
@@ -195,6 +203,7 @@ pub(super) struct Ledger {
     pub(super) graves: Vec<SessionId>,
     serials: BTreeSet<u64>,
     pub(super) peers: BTreeMap<SocketAddr, PeerTale>,
+    waits: waits::Waits,
     /// Server sessions by the peer's address; client sessions by their own.
     by_peer: BTreeMap<SocketAddr, SessionId>,
     by_self: BTreeMap<SocketAddr, SessionId>,
@@ -224,6 +233,7 @@ impl Ledger {
             sealed: false,
             tampered: false,
             ephemerals: BTreeSet::new(),
+            has_priorities: false,
             calm: false,
             houses: Vec::new(),
             sessions: BTreeMap::new(),
@@ -231,6 +241,7 @@ impl Ledger {
             graves: Vec::new(),
             serials: BTreeSet::new(),
             peers: BTreeMap::new(),
+            waits: waits::Waits::default(),
             by_peer: BTreeMap::new(),
             by_self: BTreeMap::new(),
             sendings: Vec::new(),
@@ -422,6 +433,8 @@ impl Ledger {
                 self.tale(id).arrived = counter.wrapping_add(1);
                 flags
             }
+            // A foreign client's engine hears the word of its wait as its first message.
+            Some(Payload::Engine { flags, .. }) if flags & WAITING != 0 => 0,
             Some(Payload::Engine { number, flags }) => {
                 let other = if self.houses[house].is_server {
                     self.by_self.get(&remote).copied()

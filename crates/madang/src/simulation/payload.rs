@@ -17,6 +17,9 @@ pub(super) const MARKER: u8 = 1;
 /// Is one.
 pub(super) const ANSWER: u8 = 2;
 
+/// Tells a waiter where it stands: no message of a session.
+pub(super) const WAITING: u8 = 4;
+
 /// A message whose bytes are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Payload {

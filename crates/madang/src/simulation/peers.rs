@@ -91,6 +91,16 @@ pub(super) struct Seat {
     pub(super) next_act: Time,
     /// Connections that it may still begin in the safety phase.
     pub(super) lives: u32,
+    tickets: Tickets,
+}
+
+/// What a seat has of tickets for the waiting queue.
+#[derive(Default, Clone)]
+struct Tickets {
+    /// The newest one that it was told, while it is of use.
+    good: Option<Vec<u8>>,
+    /// One that was taken, or that a newer one replaced.
+    spent: Option<Vec<u8>>,
 }
 
 /// What all peers of a run share.
@@ -143,6 +153,9 @@ struct Line {
     asked: Option<Time>,
     calm_since: Option<Time>,
     refused: bool,
+    tickets: Tickets,
+    /// What its greeting shows.
+    shows: Option<Vec<u8>>,
 }
 
 /// A frame that is to go into a record.
@@ -153,7 +166,7 @@ struct Pending {
 
 impl Seat {
     pub(super) fn new(number: u32, lives: u32, starts: Time) -> Seat {
-        Seat { number, line: None, next_act: starts, lives }
+        Seat { number, line: None, next_act: starts, lives, tickets: Tickets::default() }
     }
 
     /// Whether bytes wait for it that it would read.
@@ -235,6 +248,7 @@ impl Seat {
                 tale.leaves |= tale.end.is_none();
             }
             drop(ledger);
+            self.tickets = line.tickets.clone();
             self.line = None;
         }
     }
@@ -284,6 +298,8 @@ impl Seat {
             asked: None,
             calm_since: None,
             refused: false,
+            shows: None,
+            tickets: self.tickets.clone(),
         });
     }
 }
@@ -374,6 +390,7 @@ impl Line {
             Ok(uncovered) => {
                 let Some((ephemeral, proof)) = uncovered.worn else { return };
                 ledger.ephemeral(ephemeral);
+                self.choose_ticket(table, ledger);
                 let frame = if table.tongue == Tongue::Wan {
                     let stolen = table.loot.filter(|_| self.manners.is_thief);
                     table.loot = Some(proof);
@@ -383,7 +400,9 @@ impl Line {
                     if stolen.is_some() {
                         ledger.did("log-in with a stolen proof");
                     }
-                    cloak.log_in(&stolen.unwrap_or(proof))
+                    let ticket = self.shows.as_deref().unwrap_or_default();
+                    let cloak = self.cloak.as_ref().expect("it is worn");
+                    cloak.log_in(&stolen.unwrap_or(proof), ticket)
                 } else {
                     self.introduce(ledger)
                 };
@@ -411,7 +430,22 @@ impl Line {
                 self.refused = true;
                 Expects::Nothing
             }
+            (Expects::Welcome, TICKET) => {
+                let ticket = payload.get(7..).unwrap_or_default().to_vec();
+                ledger.peer_gets_ticket(address, &ticket);
+                let older = self.tickets.good.replace(ticket);
+                self.tickets.spent = older.or(self.tickets.spent.take());
+                Expects::Welcome
+            }
+            (Expects::Welcome, PING) => {
+                if !self.manners.is_mute || ledger.calm {
+                    self.put(&codec::lan_frame(PONG, payload), false);
+                }
+                Expects::Welcome
+            }
             (Expects::Welcome, WELCOME) => {
+                let spent = self.tickets.good.take();
+                self.tickets.spent = spent.or(self.tickets.spent.take());
                 let id = payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
                 ledger.peer_welcomed(address, id);
                 Expects::Traffic
@@ -427,7 +461,7 @@ impl Line {
                 Expects::Traffic
             }
             (Expects::Traffic, PONG) => Expects::Traffic,
-            (Expects::Welcome, QUEUE | TICKET | DRAINING) => Expects::Welcome,
+            (Expects::Welcome, QUEUE | DRAINING) => Expects::Welcome,
             (Expects::Traffic, TICKET | DRAINING) => Expects::Traffic,
             (Expects::Traffic | Expects::Welcome, GOODBYE) => Expects::Nothing,
             (expects, kind) => {
@@ -594,6 +628,7 @@ impl Line {
             return self.put_bytes(&bytes);
         }
         if table.tongue == Tongue::Lan {
+            self.choose_ticket(table, ledger);
             let frame = self.introduce(ledger);
             self.put(&frame, false);
         }
@@ -602,7 +637,23 @@ impl Line {
     fn introduce(&self, ledger: &mut Ledger) -> Vec<u8> {
         let Manners { node, incarnation, limit, .. } = &self.manners;
         ledger.greets(node, *incarnation);
-        Introduction { frame_limit: *limit as u32, node, incarnation: *incarnation }.frame()
+        let ticket = self.shows.as_deref().unwrap_or_default();
+        Introduction { frame_limit: *limit as u32, node, incarnation: *incarnation, ticket }.frame()
+    }
+
+    /// What its greeting or log-in shows: its good ticket; now and then one that is spent, or that it made up.
+    fn choose_ticket(&mut self, table: &mut Table, ledger: &mut Ledger) {
+        self.shows = match table.dice.below(6) {
+            0 if self.tickets.spent.is_some() => {
+                ledger.did("shows a spent ticket");
+                self.tickets.spent.clone()
+            }
+            1 => Some((0..25).map(|_| table.dice.word() as u8).collect()),
+            _ => self.tickets.good.clone(),
+        };
+        if let Some(tale) = ledger.peers.get_mut(&self.peer.local()) {
+            tale.shows = self.shows.clone();
+        }
     }
 
     fn end(&mut self, table: &mut Table, ledger: &mut Ledger) {

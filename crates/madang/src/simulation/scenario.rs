@@ -64,6 +64,9 @@ impl Scenario {
         // A handshake takes some ticks of either side.
         settings.greeting_timeout_ms = settings.greeting_timeout_ms.max(20 * settings.tick_ms);
         settings.connect_timeout_ms = settings.connect_timeout_ms.max(20 * settings.tick_ms);
+        // Apart, so that seeds keep what else they draw.
+        let gate = &mut Random::new(seed ^ 0x6761_7465);
+        draw_gate(gate, &mut settings);
         if settings.tick_ms > 0 {
             // As with the receive buffers below.
             faults = faults.with(FaultKind::TinyWindow, 0);
@@ -79,7 +82,11 @@ impl Scenario {
             faults,
             harmless,
             tampered,
-            temper: draw_temper(dice, &settings),
+            temper: Temper {
+                prefer: *pick(gate, &[0, 0, 300_000]),
+                shut_out: *pick(gate, &[0, 20_000, 100_000]),
+                ..draw_temper(dice, &settings)
+            },
             driver: DriverSettings {
                 connections_max: settings.connections_max(),
                 submissions_max: *pick(dice, &[1, 2, 8, 64, 4_096]),
@@ -204,11 +211,26 @@ fn draw_settings(dice: &mut Random, tongue: Tongue) -> Settings {
     }
 }
 
+/// The waiting queue, and limits that are counted and seldom reached: whoever they turn away is owed no service.
+fn draw_gate(dice: &mut Random, settings: &mut Settings) {
+    settings.queue_max = *pick(dice, &[0, 0, 2, 10, 100]);
+    settings.queue_release_rate = *pick(dice, &[0, 0, 20, 300]);
+    settings.queue_update_ms = *pick(dice, &[5, 50]);
+    settings.queue_grace_ms = *pick(dice, &[0, 100, 1_000, 1_000]);
+    settings.prefix_spares_loopback = dice.coin();
+    settings.prefix_connections_max = *pick(dice, &[None, Some(1_000)]);
+    settings.prefix_embryos_max = *pick(dice, &[None, Some(1_000)]);
+    settings.prefix_rate_max = *pick(dice, &[None, Some(2_000)]);
+    settings.accept_rate_max = *pick(dice, &[None, None, Some(100), Some(1_000)]);
+}
+
 fn draw_temper(dice: &mut Random, settings: &Settings) -> Temper {
     let mut rate = |most: u32| if dice.below(3) == 0 { 0 } else { most >> dice.below(5) };
     Temper {
         deeds_max: u64::from(1 + rate(3)),
         refuse: rate(200_000),
+        prefer: 0,
+        shut_out: 0,
         decline: rate(150_000),
         panic: rate(30_000),
         block: rate(20_000),

@@ -71,6 +71,7 @@ impl Town {
         let world = World::new(seed, faults);
         world.set_descriptors_max(scenario.descriptors_max);
         let mut dice = world.random();
+        let has_priorities = temper.prefer > 0;
         let temper = Arc::new(temper);
         let serials = SerialSource::World(Arc::new(AtomicU64::new(1)));
         let mut houses = Vec::new();
@@ -119,9 +120,12 @@ impl Town {
             ledger.harmless = scenario.harmless;
             ledger.sealed = tongue.is_sealed();
             ledger.tampered = scenario.tampered;
+            ledger.has_priorities = has_priorities;
             for house in &houses {
                 ledger.houses.push(HouseTale {
                     is_server: house.number == SERVER,
+                    keeps_turns: tongue.is_own() && settings.queue_max > 0 && settings.queue_grace_ms > 0,
+                    grace: Duration::from_millis(settings.queue_grace_ms),
                     leave_timeout: Duration::from_millis(settings.leave_timeout_ms),
                     frame_limit: settings.frame_limit_bytes as usize,
                     drain_bytes_max: settings.drain_bytes_max,

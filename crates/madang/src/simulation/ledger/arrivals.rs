@@ -4,12 +4,17 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::{Audience, Ledger, OWN_SHARD, Stream};
-use crate::simulation::payload::{ANSWER, Payload};
+use crate::simulation::payload::{ANSWER, Payload, WAITING};
 use crate::{LeaveReason, SessionId};
 
 impl Ledger {
     /// A scripted peer got a message; answers its flags.
     pub(in crate::simulation) fn peer_receives(&mut self, address: SocketAddr, bytes: &[u8]) -> u8 {
+        if let Some(Payload::Engine { flags, .. }) = Payload::read(bytes) {
+            if flags & WAITING != 0 {
+                return 0;
+            }
+        }
         let Some(sender) = self.by_peer.get(&address).copied() else {
             self.fail("S5", format!("peer {address} gets a message before its session joined"));
             return 0;
