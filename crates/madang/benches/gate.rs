@@ -94,6 +94,18 @@ fn strangers(c: &mut Criterion) {
             assert!(!shut.admits(black_box(from.v4())));
         });
     });
+    // Not the gate's work: that of whoever changes a rule.
+    let mut add = false;
+    group.bench_function("a ban is set or taken back among 8,000 rules", |b| {
+        b.iter(|| {
+            add = !add;
+            if add {
+                shut.rules().ban(flooder.ip()).expect("there is room");
+            } else {
+                assert!(shut.rules().pardon(flooder.ip()));
+            }
+        });
+    });
     group.finish();
 }
 

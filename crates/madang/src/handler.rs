@@ -53,9 +53,9 @@ pub trait Handler: Send + Sync + 'static {
     /// is gone. Runs on the shard that has his connection; for one whose connection broke and who did not come back, on
     /// the gate's.
     ///
-    /// The packet, if any, goes to him in the server's framing: how a framing without words of its own for it tells its
-    /// clients. A newer one replaces one that he has not taken yet. LAN clients are told by the engine itself; a packet for
-    /// one is dropped.
+    /// The packet, if any, goes to him in the server's framing: how a foreign framing, which has no words of the engine's
+    /// own for it, tells its clients. A newer one replaces one that has not left yet; one of more than 4 KiB is not sent. LAN
+    /// and WAN clients are told by the engine itself; a packet for one is dropped.
     ///
     /// On a client it tells of its own links that wait, see [`Waiter::link`].
     fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {

@@ -570,6 +570,9 @@ impl Settings {
         if self.rules_max > 1 << 20 {
             return wrong("rules_max", "at most 1048576: each change copies the table; use wider prefixes");
         }
+        if self.queue_max > 1 << 20 {
+            return wrong("queue_max", "at most 1048576: each waiter has a connection");
+        }
         if self.prefix_burst_max == Some(0) {
             return wrong("prefix_burst_max", "must be at least 1; to have no limit set prefix_rate_max = 0");
         }

@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// How soon an overloaded server looks again whether it may let a waiter in.
 const OVERLOADED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Waiters looked at in one round of news: some 200 µs of the gate's shard, and as many small sends of all shards.
+/// Waiters looked at in one round of news: as many small sends at once as a turn has completions.
 const NEWS_AT_ONCE: usize = 256;
 
 /// Who stands before the gate and wants a place.
