@@ -58,6 +58,7 @@ bugs! {
     GreetingWithoutEnd: "Patience with a peer that does not greet never ends.",
     LimitOffByOne: "A queue takes one message more than it may.",
     BudgetLeaks: "What a replaced message held stays counted.",
+    StallBlamed: "What a shard did not hear while it stood still counts as its peers' silence.",
     ThrottleNeverLifted: "A session that was held for sending too much is not read again.",
     EntropyRestarts: "Each start of a server makes its handshakes' keys of the same chance again, so that nonces repeat.",
     RecordLimitOffByOne: "A record takes one byte of frames more than fits.",

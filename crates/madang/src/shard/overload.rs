@@ -21,6 +21,7 @@ use super::{Core, Shard, Timer};
 use crate::LeaveReason;
 use crate::error::ErrorKind;
 use crate::figures::Count;
+use crate::planted::{Planted, planted};
 use crate::settings::ms;
 use crate::timers::TimerKey;
 
@@ -179,7 +180,9 @@ impl<D: Driver> Shard<D> {
 
     #[cold]
     fn stalled(&mut self, late: Duration) {
-        self.core.lag.stalled += late;
+        if !planted(Planted::StallBlamed) {
+            self.core.lag.stalled += late;
+        }
         let slow = self.core.fabric.settings.slow_turn_ms;
         if slow > 0 && late >= ms(slow) {
             self.core.counters.add(Count::SlowTurns, 1);

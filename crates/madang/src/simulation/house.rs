@@ -131,6 +131,18 @@ impl House {
         self.life.as_ref().is_some_and(|life| life.stops_since.is_some())
     }
 
+    /// None of its shards takes a step for so long.
+    pub(super) fn stand_still(&mut self, span: Duration) {
+        let until = self.world.now() + span;
+        let Some(life) = &mut self.life else { return };
+        for desk in life.seats.iter_mut().flatten() {
+            desk.busy_until = desk.busy_until.max(until);
+        }
+        let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
+        ledger.did("house stands still");
+        ledger.note(|| format!("house {} stands still for {span:?}", self.number));
+    }
+
     /// Its shards that could take a step now.
     pub(super) fn ready(&self, runnable: &[usize], into: &mut Vec<(usize, usize)>) {
         let Some(life) = &self.life else { return };

@@ -138,6 +138,8 @@ pub(super) struct PeerTale {
     pub(super) begun: u32,
     pub(super) whole: u32,
     pub(super) bytes: usize,
+    /// When bytes of it last found room.
+    pub(super) wrote_last: Option<Time>,
     /// The longest message that it takes.
     pub(super) limit: usize,
     /// It sends what is no frame.
@@ -173,6 +175,8 @@ pub(super) struct HouseTale {
     pub(super) abortive_close: bool,
     pub(super) pool_is_ample: bool,
     pub(super) pool_may_be_short: bool,
+    /// How long a peer may be silent, where no fault of the run keeps its bytes back.
+    pub(super) silence_max: Option<Duration>,
     pub(super) may_be_overloaded: bool,
     pub(super) limits_input: bool,
     pub(super) joins: u64,
@@ -557,7 +561,12 @@ impl Ledger {
             TooFast => ok(house.limits_input, "nothing limits what it sends"),
             Evicted => ok(house.pool_may_be_short, "the pool has room"),
             Overload => ok(house.may_be_overloaded, "overload is not looked for"),
-            SlowConsumer | Idle | Dribble => Ok(()),
+            Idle => {
+                let wrote = peer.and_then(|peer| peer.wrote_last).zip(house.silence_max);
+                let is_silent = wrote.is_none_or(|(at, most)| self.now.since(at) >= most / 2);
+                ok(is_silent, "its peer spoke a moment ago (P07)")
+            }
+            SlowConsumer | Dribble => Ok(()),
         }
     }
 

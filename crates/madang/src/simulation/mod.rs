@@ -229,6 +229,7 @@ const DEEDS: &[&str] = &[
     "graceful stop",
     "group joined or left",
     "hard stop",
+    "house stands still",
     "input held back",
     "job panics",
     "largest holder cut",

@@ -754,6 +754,9 @@ impl Line {
             let pending = self.pending.iter().filter(|pending| pending.is_message).count();
             tale.whole = self.counter - (self.ends.len() + pending) as u32;
             tale.bytes = self.written as usize;
+            if total > 0 {
+                tale.wrote_last = Some(ledger.now);
+            }
         }
     }
 

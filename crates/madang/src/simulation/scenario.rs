@@ -18,6 +18,8 @@ pub(super) struct Scenario {
     /// Shards and links of an engine's client, if there is one.
     pub(super) client: Option<(usize, usize)>,
     pub(super) faults: Faults,
+    /// Nothing at all goes wrong in this run but what its people do.
+    pub(super) faultless: bool,
     /// Nothing in this run kills a connection but its two ends.
     pub(super) harmless: bool,
     /// Somebody in between touches what travels.
@@ -31,6 +33,8 @@ pub(super) struct Scenario {
     pub(super) threads: u16,
     /// Per million steps: somebody stops the server and starts it again.
     pub(super) restarts: u32,
+    /// Per million steps: a house stands still for a while, as a process does that is suspended.
+    pub(super) stalls: u32,
     pub(super) steps: u32,
     pub(super) descriptors_max: usize,
 }
@@ -42,7 +46,8 @@ impl Scenario {
         let tongue = *pick(dice, &[Tongue::Lan, Tongue::Lan, Tongue::Be32, Tongue::Classic]);
         let tongue = encrypted(seed).unwrap_or(tongue);
         let harmless = dice.coin();
-        let mut faults = match dice.below(8) {
+        let weather = dice.below(8);
+        let mut faults = match weather {
             0 => Faults::none(),
             1 => Faults::calm(),
             _ => Faults::swarm(seed),
@@ -80,6 +85,7 @@ impl Scenario {
             user_style: dice.below(3) == 0,
             client: (dice.below(2) == 0).then(|| (dice.between(1, 2) as usize, dice.between(1, 4) as usize)),
             faults,
+            faultless: harmless && weather == 0,
             harmless,
             tampered,
             temper: Temper {
@@ -106,6 +112,12 @@ impl Scenario {
             threads: dice.below(3) as u16,
             restarts: *pick(dice, &[0, 0, 1_500, 4_000]),
             steps: dice.between(500, 8_000) as u32,
+            // Where nothing else goes wrong, what a stall does is seen best.
+            stalls: match Random::new(seed ^ 0x0073_7461_6c6c).below(8) {
+                _ if harmless && weather == 0 => 3_000,
+                0 => 1_000,
+                _ => 0,
+            },
             settings,
             descriptors_max,
         }

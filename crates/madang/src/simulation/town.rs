@@ -50,6 +50,8 @@ pub(super) struct Town {
     table: Table,
     threads: u16,
     restarts: u32,
+    stalls: u32,
+    stalls_again: Time,
     steps: u32,
     /// Half turns of shards so far.
     pub(super) turns: u64,
@@ -131,6 +133,14 @@ impl Town {
                     drain_bytes_max: settings.drain_bytes_max,
                     abortive_close: settings.abortive_close,
                     may_be_overloaded: settings.overload_lag_ms > 0 && settings.overload_cut_after_ms > 0,
+                    silence_max: scenario.faultless.then(|| {
+                        let own = !matches!(tongue, Tongue::Be32 | Tongue::Classic);
+                        Duration::from_millis(if own {
+                            settings.dead_after_ms
+                        } else {
+                            settings.idle_timeout_ms
+                        })
+                    }),
                     pool_may_be_short: settings.pool_short_bytes > 0 || settings.pool_budget_bytes < 1 << 26,
                     pool_is_ample: settings.pool_budget_bytes >= 1 << 26,
                     limits_input: settings.recv_messages_per_s + settings.recv_bytes_per_s > 0,
@@ -168,6 +178,8 @@ impl Town {
             table,
             threads: scenario.threads,
             restarts: scenario.restarts,
+            stalls: scenario.stalls,
+            stalls_again: now,
             steps: scenario.steps,
             turns: 0,
             ready: Vec::new(),
@@ -288,6 +300,16 @@ impl Town {
             let index = self.dice.index(self.houses.len());
             let graceful = self.dice.coin();
             self.houses[index].stop(graceful);
+        }
+        if self.stalls > 0 && self.dice.chance(self.stalls) {
+            let index = self.dice.index(self.houses.len());
+            let span = Duration::from_millis(self.dice.between(100, 3_000));
+            // One at a time: what must happen in time may be late by one of them, not by a row.
+            let now = self.world.now();
+            if now >= self.stalls_again {
+                self.houses[index].stand_still(span);
+                self.stalls_again = now + SLACK + span;
+            }
         }
         for house in &mut self.houses {
             if house.life.is_none() && self.dice.below(20) == 0 {
