@@ -131,7 +131,9 @@ impl Ledger {
 
     /// Somebody has this turn over another link: by the newest ticket for it, which is spent with that.
     fn has_its_turn_back(&mut self, name: Name, remote: SocketAddr) {
-        let shown = self.peers.get(&remote).and_then(|peer| peer.shows.clone()).unwrap_or_default();
+        // A link of the other house keeps its ticket to itself: only what our own peers show is known here.
+        let Some(peer) = self.peers.get(&remote) else { return };
+        let shown = peer.shows.clone().unwrap_or_default();
         match self.waits.tickets.get_mut(&shown) {
             Some((of, spent @ false)) if *of == name => {
                 *spent = true;
