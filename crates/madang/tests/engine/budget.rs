@@ -1,7 +1,7 @@
 //! The pool's budget: who holds the most makes way, nobody else notices, and all of it comes back.
 
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use madang::{Context, DriverChoice, ErrorKind, LeaveReason, Message, Remote, SessionId};
 
@@ -31,14 +31,27 @@ fn in_use(remote: &Remote) -> usize {
 }
 
 /// Takes packets out of the pool until so many hundredths of the budget are in use. All at once, so that whoever makes way
-/// for the first of them is not made up for by the last.
+/// for the first of them is not made up for by the last; and only when the kernel has taken what it takes of what is queued,
+/// so that nothing goes back while it counts.
 fn fill(remote: &Remote, budget: usize, hundredths: usize) -> Vec<madang::packet::PacketMut> {
-    let before = in_use(remote);
-    let mut packets = vec![remote.packet(&[1; 16 << 10])];
-    let each = in_use(remote) - before;
-    let count = (budget / 100 * hundredths - before) / each;
-    packets.extend((0..count).map(|_| remote.packet(&[1; 16 << 10])));
-    packets
+    let before = settled(remote);
+    let content = |bytes| bytes >= 16 << 10;
+    let class = remote.figures().pool.classes.into_iter().find(|class| content(class.content_bytes)).unwrap();
+    let count = (budget / 100 * hundredths - before).div_ceil(class.block_bytes);
+    (0..count).map(|_| remote.packet(&[1; 16 << 10])).collect()
+}
+
+/// What is in use once it has stayed the same for a while.
+fn settled(remote: &Remote) -> usize {
+    let mut last = (in_use(remote), Instant::now());
+    eventually("nothing comes and goes", || {
+        let now = in_use(remote);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() >= Duration::from_millis(100)
+    });
+    last.0
 }
 
 fn server(driver: DriverChoice, budget: usize) -> madang::ServerBuilder {
@@ -126,7 +139,7 @@ fn b02_broadcasts_pass_over_who_holds_the_most(driver: DriverChoice) {
     drop(held);
     eventually("it is at ease", || in_use(&remote) < BUDGET / 100 * 80);
     // Soon broadcasts are for everybody again.
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let refused = server.figures().broadcasts_refused;
         let sent = server.figures().messages_out;
@@ -135,7 +148,7 @@ fn b02_broadcasts_pass_over_who_holds_the_most(driver: DriverChoice) {
         if server.figures().broadcasts_refused == refused {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "broadcasts stay refused");
+        assert!(Instant::now() < deadline, "broadcasts stay refused");
         std::thread::park_timeout(Duration::from_millis(5));
     }
     assert!(remote.is_live(heavy_id));
