@@ -31,11 +31,12 @@ impl Uring {
             return;
         }
         entry.cancels = 0;
-        // A broken connection is gone already: its operations end by themselves.
+        // Of a broken connection there is nothing left to reset. Its operations are called off all the same: a receive does not
+        // always end by itself when a send was told of the reset.
         if entry.broken.is_none() {
             self.linger_zero(conn);
-            self.call_off(conn);
         }
+        self.call_off(conn);
         self.abort_recv(conn);
     }
 

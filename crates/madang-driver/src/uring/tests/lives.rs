@@ -65,6 +65,23 @@ fn check_abort(mut rig: Rig, paused: bool, own_file_table: bool) {
     rig.finish();
 }
 
+/// Seen with peers that never read and reset: the kernel told the send, and about one receive in a hundred nothing. The driver
+/// waited for it for ever, and with it the session and the stop of its server.
+#[test]
+fn a_receive_that_slept_through_a_reset_ends_with_the_abort() {
+    for features in every_kernel() {
+        let mut rig = rig_with(&small(), features).unwrap();
+        let (_peer, conn) = rig.accept();
+        rig.uring.recv_start(conn).unwrap();
+        rig.poll_once(Duration::ZERO);
+        rig.uring.table.named(conn).note_broken(NetError::Reset);
+        rig.uring.abort(conn);
+        rig.await_end(conn);
+        rig.uring.retire(conn);
+        rig.finish();
+    }
+}
+
 #[test]
 fn u02_an_overflowing_completion_queue_loses_no_connection() {
     let Some(mut rig) = rig(&DriverSettings { connections_max: 1, ..small() }) else { return };
