@@ -198,7 +198,7 @@ impl<D: Driver> Shard<D> {
         let Some(embryo) = self.embryos.get(index) else { return };
         embryo.receiving = more;
         if let Some(wait) = &mut embryo.wait {
-            wait.heard = self.core.now;
+            wait.heard = self.core.patient_now();
         }
         let serial = embryo.serial;
         if embryo.stage.listens() {

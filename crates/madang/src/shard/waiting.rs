@@ -35,6 +35,7 @@ pub(super) struct Wait {
     pub(super) keeps: bool,
     /// A foreign framing's state, which the session will have.
     pub(super) framing: Option<Guarded>,
+    /// By the patient clock.
     pub(super) heard: Time,
     /// A foreign framing: what content said last, when another word was under way.
     pub(super) word: Option<Packet>,
@@ -52,7 +53,7 @@ impl<D: Driver> Shard<D> {
 
     /// An embryo waits from here on, and is told so.
     pub(super) fn begin_wait(&mut self, index: u32, news: &News) {
-        let now = self.core.now;
+        let heard = self.core.patient_now();
         let Some(embryo) = self.embryos.get(index).filter(|embryo| embryo.stage == Stage::ExpectPlace) else {
             return;
         };
@@ -77,7 +78,7 @@ impl<D: Driver> Shard<D> {
             priority,
             keeps: news.ticket.is_some(),
             framing,
-            heard: now,
+            heard,
             word: None,
             first: None,
         }));
@@ -238,12 +239,14 @@ impl<D: Driver> Shard<D> {
     pub(super) fn wait_beat(&mut self, index: u32) {
         let now = self.core.now;
         let Some(embryo) = self.embryos.get(index) else { return };
-        let asks = embryo.link().is_none() && !embryo.sending;
+        let asks = embryo.link().is_none();
         let Some(wait) = &embryo.wait else { return };
         if matches!(self.wire, Wire::Own) {
-            if now.since(wait.heard) >= ms(self.core.fabric.settings.dead_after_ms) {
+            let silence = self.core.patient_now().since(wait.heard);
+            if silence >= ms(self.core.fabric.settings.dead_after_ms) {
                 return self.embryo_down(index, LinkDown::Unreachable);
             }
+            // Behind news that is under way: whoever is not asked has nothing to say.
             if asks {
                 self.embryo_say(index, &Heartbeat { value: now.as_nanos() }.ping());
             }
@@ -262,7 +265,7 @@ impl<D: Driver> Shard<D> {
 
     /// A link's server says where the link stands in its queue.
     pub(super) fn link_queued(&mut self, index: u32, payload: &[u8]) {
-        let now = self.core.now;
+        let heard = self.core.patient_now();
         let Some(embryo) = self.embryos.get(index) else { return };
         let Some(link) = embryo.link() else { return };
         let Ok(queue) = QueueState::from_payload(payload) else {
@@ -280,7 +283,7 @@ impl<D: Driver> Shard<D> {
                 priority: 0,
                 keeps: false,
                 framing: None,
-                heard: now,
+                heard,
                 word: None,
                 first: None,
             })

@@ -25,6 +25,7 @@ each_driver!(
     s14_a_turn_is_kept_for_its_grace_and_no_longer,
     s14_whoever_has_the_ticket_takes_over_from_a_link_that_is_dead,
     s12_waiters_take_no_room_of_strangers_and_stay_alive,
+    s12_a_waiter_is_asked_whether_it_lives_though_words_to_it_are_under_way,
     h10_a_foreign_framing_carries_the_words_of_content,
     h10_a_link_tells_its_content_and_keeps_its_ticket,
     o4_waiters_of_a_server_that_stops_hear_so,
@@ -330,6 +331,63 @@ fn s12_waiters_take_no_room_of_strangers_and_stay_alive(driver: DriverChoice) {
     finish(server, &watch);
 }
 
+/// A waiter that was not asked because its last news had not left yet could not answer, and was cut.
+fn s12_a_waiter_is_asked_whether_it_lives_though_words_to_it_are_under_way(driver: DriverChoice) {
+    const PATIENCE_MS: u64 = 2_000;
+    let (recorder, watch) = Recorder::new();
+    let server = full(driver, 1).set(|settings| {
+        settings.heartbeat_ms = PATIENCE_MS / 4;
+        settings.dead_after_ms = PATIENCE_MS;
+        settings.send_buffer_bytes = 4 << 10;
+    });
+    let server = server.start(recorder).unwrap();
+    let (mut first, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    let mut waiter = greets(&server, &[]);
+    waits(&mut waiter);
+    // It reads nothing more, and asks for answers until they stay with the server.
+    const ASKS: usize = 100;
+    let answers = (lan_frame(kind::PONG, &[0; 8]).len() * ASKS) as u64;
+    let mut has_left = || {
+        let before = server.figures().bytes_out;
+        waiter.write(&lan_frame(kind::PING, &[7; 8]).repeat(ASKS));
+        let asked = Instant::now();
+        while server.figures().bytes_out < before + answers {
+            if asked.elapsed() > Duration::from_millis(200) {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        true
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while has_left() {
+        assert!(Instant::now() < deadline, "the kernel takes it all");
+    }
+    // The server looks twice within its patience.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(PATIENCE_MS / 4 * 3) {
+        first.lan(kind::PONG, &[0; 8]);
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    // What comes ahead of this answer was said before it read again.
+    waiter.write(&lan_frame(kind::PING, &[9; 8]));
+    let mut was_asked = false;
+    loop {
+        let header = u32::from_le_bytes(waiter.read(4).try_into().unwrap());
+        let payload = waiter.read((header & 0x00ff_ffff) as usize);
+        match (header >> 24) as u8 {
+            kind::PONG if payload == [9; 8] => break,
+            kind::PING => {
+                was_asked = true;
+                waiter.lan(kind::PONG, &payload);
+            }
+            _ => {}
+        }
+    }
+    assert!(was_asked, "its words that were under way were all that it heard");
+    finish(server, &watch);
+}
+
 /// A framing without greeting: content says where its peers stand, in frames of theirs.
 fn h10_a_foreign_framing_carries_the_words_of_content(driver: DriverChoice) {
     let classic = ForeignFraming::custom(|_, seed| Classic::new(ClassicSettings::default(), seed));
@@ -595,32 +653,35 @@ fn o4_a_thousand_clients_for_a_hundred_places_all_get_in_in_order(driver: Driver
         settings.queue_release_rate = 120;
     });
     let server = server.start(recorder).unwrap();
-    let mut clients: Vec<Client> = (0..CLIENTS)
-        .map(|number| {
-            let mut client = Client {
-                raw: None,
-                number,
-                inbox: vec![],
-                positions: vec![],
-                ticket: vec![],
-                joined: None,
-                away_since: None,
-                // They have four seconds and more to wait when their links drop.
-                drops: number % 10 == 0 && number > 600,
-                is_done: false,
-            };
-            client.connect(&server);
-            // One after the other, so that there is an order to keep.
-            let deadline = Instant::now() + PATIENCE;
-            while client.joined.is_none() && client.positions.is_empty() {
-                client.read();
-                assert!(Instant::now() < deadline, "client {number} hears nothing");
-                std::thread::yield_now();
-            }
-            assert_eq!(client.joined.is_some(), number < 100, "client {number}: {:?}", client.positions);
-            client
-        })
-        .collect();
+    let mut clients: Vec<Client> = Vec::with_capacity(CLIENTS);
+    for number in 0..CLIENTS {
+        let mut client = Client {
+            raw: None,
+            number,
+            inbox: vec![],
+            positions: vec![],
+            ticket: vec![],
+            joined: None,
+            away_since: None,
+            // They have four seconds and more to wait when their links drop.
+            drops: number % 10 == 0 && number > 600,
+            is_done: false,
+        };
+        client.connect(&server);
+        // One after the other, so that there is an order to keep.
+        let deadline = Instant::now() + PATIENCE;
+        while client.joined.is_none() && client.positions.is_empty() {
+            client.read();
+            assert!(Instant::now() < deadline, "client {number} hears nothing");
+            std::thread::yield_now();
+        }
+        assert_eq!(client.joined.is_some(), number < 100, "client {number}: {:?}", client.positions);
+        clients.push(client);
+        // Where connecting takes its time, those who are here have to show that they live.
+        if number % 100 == 99 {
+            clients.iter_mut().for_each(Client::read);
+        }
+    }
     for client in clients.iter_mut().filter(|client| client.drops) {
         client.raw = None;
         client.away_since = Some(Instant::now());
