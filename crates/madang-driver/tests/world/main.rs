@@ -5,6 +5,7 @@
 
 mod clerk;
 mod network;
+mod ports;
 mod rules;
 mod scheduling;
 mod town;

@@ -333,7 +333,7 @@ fn s12_waiters_take_no_room_of_strangers_and_stay_alive(driver: DriverChoice) {
 
 /// A waiter that was not asked because its last news had not left yet could not answer, and was cut.
 fn s12_a_waiter_is_asked_whether_it_lives_though_words_to_it_are_under_way(driver: DriverChoice) {
-    const PATIENCE_MS: u64 = 2_000;
+    const PATIENCE_MS: u64 = 4_000;
     let (recorder, watch) = Recorder::new();
     let server = full(driver, 1).set(|settings| {
         settings.heartbeat_ms = PATIENCE_MS / 4;
@@ -363,9 +363,9 @@ fn s12_a_waiter_is_asked_whether_it_lives_though_words_to_it_are_under_way(drive
     while has_left() {
         assert!(Instant::now() < deadline, "the kernel takes it all");
     }
-    // The server looks twice within its patience.
+    // The server looks twice within its patience, so once in a little more than half of it.
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(PATIENCE_MS / 4 * 3) {
+    while begun.elapsed() < Duration::from_millis(PATIENCE_MS / 2 + 200) {
         first.lan(kind::PONG, &[0; 8]);
         std::thread::park_timeout(Duration::from_millis(50));
     }
@@ -638,12 +638,13 @@ impl Client {
 fn o4_a_thousand_clients_for_a_hundred_places_all_get_in_in_order(driver: DriverChoice) {
     const CLIENTS: usize = 1_000;
     const AWAY: Duration = Duration::from_secs(2);
-    let order: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let order: Arc<Mutex<Vec<(usize, u64)>>> = Arc::default();
     let joins = Arc::clone(&order);
     let (recorder, watch) = Recorder::new();
-    let recorder = recorder.on_wait(move |_, waiter, state| {
+    let recorder = recorder.on_wait(move |cx, waiter, state| {
         if state == WaitState::Admitted {
-            joins.lock().unwrap().push(waiter.peer.node.as_ref().unwrap().incarnation);
+            let number = waiter.peer.node.as_ref().unwrap().incarnation;
+            joins.lock().unwrap().push((cx.shard(), number));
         }
         None
     });
@@ -711,15 +712,14 @@ fn o4_a_thousand_clients_for_a_hundred_places_all_get_in_in_order(driver: Driver
     assert_eq!(figures.queue_returned, dropped);
     assert_eq!((figures.joins, figures.refused), (1_000, 0));
     let order = order.lock().unwrap();
-    let expected: Vec<u64> = (100..CLIENTS as u64).collect();
-    // Two shards tell of their own: what one has let in is in order, and nobody overtakes by more than a turn of a shard.
-    let mut late: Vec<(usize, u64)> =
-        order.iter().copied().enumerate().filter(|(at, n)| *n != expected[*at]).collect();
-    late.retain(|(at, number)| (*number as i64 - expected[*at] as i64).abs() > 4);
-    assert!(late.is_empty(), "out of order: {late:?}");
-    let mut sorted = order.clone();
-    sorted.sort_unstable();
-    assert_eq!(sorted, expected, "everybody got in, once");
+    // Two shards tell of their own, each when it has its turn: what one lets in is in order, whatever the other does.
+    for shard in 0..2 {
+        let own = || order.iter().filter(|(of, _)| *of == shard).map(|(_, number)| *number);
+        assert!(own().is_sorted_by(|a, b| a < b), "shard {shard}: {:?}", own().collect::<Vec<u64>>());
+    }
+    let mut numbers: Vec<u64> = order.iter().map(|(_, number)| *number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, Vec::from_iter(100..CLIENTS as u64), "everybody got in, once");
     for client in clients.iter().filter(|client| client.number >= 100) {
         let falls = client.positions.windows(2).all(|pair| pair[1] <= pair[0]);
         assert!(
