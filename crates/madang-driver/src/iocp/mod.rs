@@ -53,7 +53,7 @@ use self::sends::Pinned;
 use self::system::Extensions;
 use self::tick::FineTick;
 use crate::incoming::IncomingSocket;
-use crate::turn::{self, Bell, Memory, Place, Table, Turns};
+use crate::turn::{self, Bell, Fair, Memory, Place, Table, Turns};
 use crate::{
     AttachError, Completion, Conn, ConnectError, ConnectOptions, Driver, DriverFigures, DriverSettings, Full,
     Incoming, Leaked, ListenError, ListenOptions, Listener, NetError, Outgoing, Time, Wait, Waker, host,
@@ -71,18 +71,9 @@ pub struct Iocp {
     /// W04: what succeeds at once may go without a packet here.
     may_skip: bool,
     now: Time,
-    /// Completions told since the port was last asked for packets.
-    told_since_look: usize,
-    /// A peer had more than one read could take: the others are looked at before its next one.
-    look_before_reading: bool,
-    /// Whether doors or connections are told first; they take turns, so that a small `max` starves neither.
-    doors_first: bool,
+    fair: Fair,
     _tick: FineTick,
 }
-
-/// Completions after which the port is asked for packets although some are still due: one system call among so many costs
-/// a nanosecond each, and nobody waits longer for his first byte.
-const TOLD_PER_LOOK: usize = 256;
 
 /// How long a driver that is dropped without [`shutdown`](Driver::shutdown) waits for the system.
 const DROP_PATIENCE: Duration = Duration::from_millis(100);
@@ -122,22 +113,9 @@ impl Iocp {
             },
             may_skip,
             now: host::now(),
-            told_since_look: 0,
-            look_before_reading: false,
-            doors_first: true,
+            fair: Fair::new(),
             _tick: FineTick::begin(),
         })
-    }
-
-    fn tell_connections(&mut self, out: &mut Vec<Completion>, limit: usize) {
-        for _ in 0..self.table.due() {
-            if out.len() == limit || self.works.memory.is_used_up() {
-                return;
-            }
-            let Some((conn, connection)) = self.table.next_due() else { return };
-            self.look_before_reading |= connection.tell(conn, out, limit, &mut self.works);
-            self.table.queue_if_due(conn.index());
-        }
     }
 
     /// One packet: at most one flag of one place.
@@ -208,30 +186,34 @@ impl Iocp {
 impl Turns for Iocp {
     type Signal = Arc<Port>;
 
-    fn tell(&mut self, out: &mut Vec<Completion>, limit: usize) {
-        let told_before = out.len();
-        self.doors_first = !self.doors_first;
-        if self.doors_first {
-            self.doors.tell(out, limit, &mut self.works.figures);
-        }
-        self.tell_connections(out, limit);
-        if !self.doors_first {
-            self.doors.tell(out, limit, &mut self.works.figures);
-        }
-        self.told_since_look += out.len() - told_before;
+    fn fair(&mut self) -> &mut Fair {
+        &mut self.fair
     }
 
-    fn is_anything_due(&self) -> bool {
-        self.table.due() > 0 || self.doors.is_due()
+    fn memory(&mut self) -> &mut Memory {
+        &mut self.works.memory
     }
 
-    fn is_memory_used_up(&self) -> bool {
-        self.works.memory.is_used_up()
+    fn tell_doors(&mut self, out: &mut Vec<Completion>, limit: usize) {
+        self.doors.tell(out, limit, &mut self.works.figures);
+    }
+
+    fn are_doors_due(&self) -> bool {
+        self.doors.is_due()
+    }
+
+    fn connections_due(&self) -> usize {
+        self.table.due()
+    }
+
+    fn tell_connection(&mut self, out: &mut Vec<Completion>, limit: usize) -> bool {
+        let Some((conn, connection)) = self.table.next_due() else { return false };
+        let was_cut = connection.tell(conn, out, limit, &mut self.works);
+        self.table.queue_if_due(conn.index());
+        was_cut
     }
 
     fn look(&mut self, span: Option<Duration>) {
-        self.told_since_look = 0;
-        self.look_before_reading = false;
         self.works.figures.enters += 1;
         self.port.take(&mut self.packets, span);
         for number in 0..self.packets.len() {
@@ -348,10 +330,6 @@ impl Driver for Iocp {
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>, max: usize, wait: Wait) {
-        self.works.memory.rewind();
-        if self.look_before_reading || self.told_since_look >= TOLD_PER_LOOK {
-            self.look(Some(Duration::ZERO));
-        }
         turn::poll(self, out, max, wait);
         self.now = host::now();
     }

@@ -44,7 +44,7 @@ use socket2::SockAddr;
 use self::connection::Connection;
 use self::listeners::Listeners;
 use crate::incoming::IncomingSocket;
-use crate::turn::{self, Bell, Memory, Signal, Table, Turns};
+use crate::turn::{self, Bell, Fair, Memory, Signal, Table, Turns};
 use crate::{
     AttachError, Completion, Conn, ConnectError, ConnectOptions, Driver, DriverFigures, DriverSettings, Full,
     Incoming, Leaked, ListenError, ListenOptions, Listener, NetError, Outgoing, Time, Wait, Waker, host,
@@ -61,20 +61,11 @@ pub struct Readiness {
     memory: Memory,
     now: Time,
     figures: DriverFigures,
-    /// Completions told since the system was last asked for edges.
-    told_since_look: usize,
-    /// A peer had more than one read could take: the others are looked at before its next one.
-    look_before_reading: bool,
-    /// Whether listeners or connections are told first; they take turns, so that a small `max` starves neither.
-    listeners_first: bool,
+    fair: Fair,
 }
 
 /// Edges taken from the system at once. 12 KiB, and past a thousand the call costs nothing per edge.
 const EDGES_PER_LOOK: usize = 1_024;
-
-/// Completions after which the system is asked for edges although some are still due: one system call among so many costs
-/// a nanosecond each, and nobody waits longer for his first byte.
-const TOLD_PER_LOOK: usize = 256;
 
 /// Places come first, then listeners, then the bell.
 const FIRST_LISTENER: usize = Conn::INDEX_MAX as usize + 1;
@@ -97,52 +88,42 @@ impl Readiness {
             memory: Memory::new(settings.recv_buffers.into(), settings.recv_buffer_bytes as usize),
             now: host::now(),
             figures: DriverFigures::default(),
-            told_since_look: 0,
-            look_before_reading: false,
-            listeners_first: true,
+            fair: Fair::new(),
         })
-    }
-
-    fn tell_connections(&mut self, out: &mut Vec<Completion>, limit: usize) {
-        for _ in 0..self.table.due() {
-            if out.len() == limit || self.memory.is_used_up() {
-                return;
-            }
-            let Some((conn, connection)) = self.table.next_due() else { return };
-            self.look_before_reading |=
-                connection.tell(conn, &mut self.memory, out, limit, &mut self.figures);
-            self.table.queue_if_due(conn.index());
-        }
     }
 }
 
 impl Turns for Readiness {
     type Signal = mio::Waker;
 
-    fn tell(&mut self, out: &mut Vec<Completion>, limit: usize) {
-        let told_before = out.len();
-        self.listeners_first = !self.listeners_first;
-        if self.listeners_first {
-            self.listeners.tell(out, limit, &mut self.figures);
-        }
-        self.tell_connections(out, limit);
-        if !self.listeners_first {
-            self.listeners.tell(out, limit, &mut self.figures);
-        }
-        self.told_since_look += out.len() - told_before;
+    fn fair(&mut self) -> &mut Fair {
+        &mut self.fair
     }
 
-    fn is_anything_due(&self) -> bool {
-        self.table.due() > 0 || self.listeners.is_due()
+    fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
-    fn is_memory_used_up(&self) -> bool {
-        self.memory.is_used_up()
+    fn tell_doors(&mut self, out: &mut Vec<Completion>, limit: usize) {
+        self.listeners.tell(out, limit, &mut self.figures);
+    }
+
+    fn are_doors_due(&self) -> bool {
+        self.listeners.is_due()
+    }
+
+    fn connections_due(&self) -> usize {
+        self.table.due()
+    }
+
+    fn tell_connection(&mut self, out: &mut Vec<Completion>, limit: usize) -> bool {
+        let Some((conn, connection)) = self.table.next_due() else { return false };
+        let was_cut = connection.tell(conn, &mut self.memory, out, limit, &mut self.figures);
+        self.table.queue_if_due(conn.index());
+        was_cut
     }
 
     fn look(&mut self, span: Option<Duration>) {
-        self.told_since_look = 0;
-        self.look_before_reading = false;
         self.figures.enters += 1;
         match self.poll.poll(&mut self.events, span) {
             Ok(()) => {}
@@ -308,10 +289,6 @@ impl Driver for Readiness {
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>, max: usize, wait: Wait) {
-        self.memory.rewind();
-        if self.look_before_reading || self.told_since_look >= TOLD_PER_LOOK {
-            self.look(Some(Duration::ZERO));
-        }
         turn::poll(self, out, max, wait);
         self.now = host::now();
     }
