@@ -19,6 +19,10 @@ pub(crate) struct Resident {
 }
 
 pub(crate) fn resident() -> Option<Resident> {
+    if !cfg!(target_os = "linux") {
+        // Wine shows a file of that name, of another process.
+        return None;
+    }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kibibytes = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

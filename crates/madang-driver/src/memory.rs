@@ -3,6 +3,10 @@
 /// Bytes of memory that are resident now; `None` where the system does not tell (all but Linux). Reads a small file: for a
 /// slow timer.
 pub fn resident_bytes() -> Option<usize> {
+    if !cfg!(target_os = "linux") {
+        // Wine shows a file of that name, of another process.
+        return None;
+    }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.split_whitespace().next()?.parse::<usize>().ok()? * 1024)
