@@ -3,7 +3,7 @@
 //! ```text
 //!   runner ──starts──► servers, pinned to CPU 0:  floor · tokio_codec · tokio_tuned · engine
 //!      │                      ▲
-//!      │                      │ be32 frames over loopback
+//!      │                      │ be32 frames over loopback, or (one contender) encrypted records
 //!      └──commands──► one loadgen a server, pinned to CPU 1: counts, times, reads the server's CPU time
 //! ```
 //!
@@ -23,4 +23,5 @@ pub mod ring;
 pub mod runner;
 pub mod sockets;
 pub mod tokio_server;
+pub mod wan;
 pub mod wire;

@@ -1,7 +1,10 @@
 //! What every server and client of the benchmark speaks: a 4-byte big-endian length, then that many payload bytes.
+//! (Inside encrypted records the four bytes are those of the engine's own frames, see [`Framing`].)
 //!
 //! There is no greeting and no heartbeat. An *echo* server answers each frame with the same frame. A *broadcast*
 //! server reads each payload as a [`Trigger`] and answers on every open connection, the trigger's own included.
+
+use madang::wire::{Kind, lan};
 
 /// Bytes before each payload.
 pub const HEADER_BYTES: usize = 4;
@@ -10,6 +13,39 @@ pub const HEADER_BYTES: usize = 4;
 pub fn header(payload_bytes: usize) -> [u8; HEADER_BYTES] {
     u32::try_from(payload_bytes).expect("the bench sends no payload of 4 GiB").to_be_bytes()
 }
+
+/// How messages travel. Headers are equally long, so that a load counts the same bytes either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Framing {
+    /// A big-endian length and the payload.
+    #[default]
+    Be32,
+    /// The engine's players' protocol: a handshake, then encrypted records with frames of its own in them.
+    Wan,
+}
+
+impl Framing {
+    /// As programs are told it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Be32 => "be32",
+            Self::Wan => "wan",
+        }
+    }
+
+    /// The header of a message of `payload_bytes`.
+    #[must_use]
+    pub fn header(self, payload_bytes: usize) -> [u8; HEADER_BYTES] {
+        let be32 = header(payload_bytes);
+        match self {
+            Self::Be32 => be32,
+            Self::Wan => lan::header(Kind::Message, u32::from_be_bytes(be32)),
+        }
+    }
+}
+
+const _: () = assert!(lan::HEADER == HEADER_BYTES);
 
 /// The payload at the front of `bytes`, when it is there whole.
 pub fn first_payload(bytes: &[u8]) -> Option<&[u8]> {
@@ -49,8 +85,8 @@ impl Trigger {
     pub const PAYLOAD_BYTES_MAX: u32 = 4096;
 
     /// The trigger as a whole frame.
-    pub fn frame(self) -> Vec<u8> {
-        let mut frame = header(Self::BYTES).to_vec();
+    pub fn frame(self, framing: Framing) -> Vec<u8> {
+        let mut frame = framing.header(Self::BYTES).to_vec();
         frame.extend_from_slice(&self.messages.to_be_bytes());
         frame.extend_from_slice(&self.payload_bytes.to_be_bytes());
         frame
@@ -97,9 +133,9 @@ mod tests {
     #[test]
     fn triggers_survive_the_wire_and_limits_hold() {
         let trigger = Trigger { messages: 8, payload_bytes: 200 };
-        assert_eq!(Trigger::parse(first_payload(&trigger.frame()).unwrap()), Some(trigger));
+        assert_eq!(Trigger::parse(first_payload(&trigger.frame(Framing::Be32)).unwrap()), Some(trigger));
         for (messages, payload_bytes) in [(65, 200), (1, 7), (1, 4097)] {
-            let frame = Trigger { messages, payload_bytes }.frame();
+            let frame = Trigger { messages, payload_bytes }.frame(Framing::Be32);
             assert_eq!(Trigger::parse(&frame[HEADER_BYTES..]), None, "{messages} of {payload_bytes}");
         }
         assert_eq!(Trigger::parse(&[0; 7]), None);

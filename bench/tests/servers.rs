@@ -1,7 +1,8 @@
 //! Goal: the servers are right, the fast client counts right, and both would notice if they were not.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use madang_bench::load::churn::ChurnLoad;
 use madang_bench::load::echo::{EchoLoad, Pace};
 use madang_bench::load::links::Links;
 use madang_bench::load::{Probe, Span, broadcast::BroadcastLoad, ramp, verify};
-use madang_bench::{ring, tokio_server};
+use madang_bench::wire::Framing;
+use madang_bench::{host, ring, tokio_server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -38,7 +40,7 @@ fn start_floor(mode: Mode) -> SocketAddr {
 
 #[test]
 fn floor_echoes_every_byte() {
-    verify::echo(start_floor(Mode::Echo), seed()).unwrap();
+    verify::echo(Framing::Be32, start_floor(Mode::Echo), seed()).unwrap();
 }
 
 #[test]
@@ -48,21 +50,84 @@ fn floor_serves_connections_of_one_message() {
 
 #[test]
 fn floor_broadcasts_every_byte_in_order() {
-    verify::broadcast(start_floor(Mode::Broadcast), seed()).unwrap();
+    verify::broadcast(Framing::Be32, start_floor(Mode::Broadcast), seed()).unwrap();
 }
 
 #[test]
 fn tokio_with_the_codec_echoes_every_byte() {
     let server = start(|address, listening| tokio_server::serve(address, tokio_server::codec, listening));
-    verify::echo(server, seed()).unwrap();
+    verify::echo(Framing::Be32, server, seed()).unwrap();
     verify::accept(server, seed()).unwrap();
 }
 
 #[test]
 fn tuned_tokio_echoes_every_byte() {
     let server = start(|address, listening| tokio_server::serve(address, tokio_server::tuned, listening));
-    verify::echo(server, seed()).unwrap();
+    verify::echo(Framing::Be32, server, seed()).unwrap();
     verify::accept(server, seed()).unwrap();
+}
+
+/// The engine as a process of its own, which ends with this one.
+struct Engine {
+    child: Child,
+    address: SocketAddr,
+}
+
+fn start_engine(framing: Framing, mode: &str) -> Engine {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_engine"))
+        .args(["--framing", framing.name(), "--mode", mode])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it was built with the tests");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).unwrap();
+    let address = host::announced(&line).expect("the engine says where it listens");
+    Engine { child, address }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_engine_echoes_every_byte() {
+    for framing in [Framing::Be32, Framing::Wan] {
+        let engine = start_engine(framing, "echo");
+        verify::echo(framing, engine.address, seed())
+            .unwrap_or_else(|error| panic!("{framing:?}: {error:#}"));
+    }
+}
+
+#[test]
+fn the_engine_broadcasts_every_byte_in_order() {
+    for framing in [Framing::Be32, Framing::Wan] {
+        let engine = start_engine(framing, "broadcast");
+        verify::broadcast(framing, engine.address, seed())
+            .unwrap_or_else(|error| panic!("{framing:?}: {error:#}"));
+    }
+}
+
+#[test]
+fn the_fast_client_counts_encrypted_messages_as_plain_ones() {
+    let engine = start_engine(Framing::Wan, "echo");
+    // The last one takes several records a send.
+    for (depth, payload_bytes) in [(1, 256), (16, 256), (16, 4096)] {
+        with_framed_links(Framing::Wan, engine.address, 20, |links| {
+            let mut load = EchoLoad::new(links, Pace::Closed { depth }, payload_bytes);
+            for _ in 0..2 {
+                let window = load.window(probe(), SPAN).unwrap();
+                assert!(window.messages > 0, "{depth} of {payload_bytes}: {window:?}");
+            }
+        });
+    }
+    let engine = start_engine(Framing::Wan, "broadcast");
+    with_framed_links(Framing::Wan, engine.address, 50, |links| {
+        let window = BroadcastLoad::new(links, 8, 1200).window(probe(), SPAN).unwrap();
+        assert_eq!(window.messages % (8 * 50), 0, "{window:?}");
+    });
 }
 
 /// What a server may do to an answer that it should have left alone.
@@ -97,7 +162,7 @@ fn start_liar(lie: Lie) -> SocketAddr {
 #[test]
 fn verify_notices_one_wrong_one_missing_and_one_extra_byte() {
     for (name, lie) in [("a flipped bit", FLIP), ("a lost byte", LOSE), ("a doubled byte", DOUBLE)] {
-        assert!(verify::echo(start_liar(lie), seed()).is_err(), "{name} went unnoticed");
+        assert!(verify::echo(Framing::Be32, start_liar(lie), seed()).is_err(), "{name} went unnoticed");
     }
 }
 
@@ -109,7 +174,16 @@ fn probe() -> Probe {
 const SPAN: Span = Span { warm_up: Duration::from_millis(50), measure: Duration::from_millis(300) };
 
 fn with_links<T>(server: SocketAddr, connections: usize, load: impl FnOnce(Links<'_>) -> T) -> T {
-    let sockets = ramp::connect(server, connections, 1).unwrap();
+    with_framed_links(Framing::Be32, server, connections, load)
+}
+
+fn with_framed_links<T>(
+    framing: Framing,
+    server: SocketAddr,
+    connections: usize,
+    load: impl FnOnce(Links<'_>) -> T,
+) -> T {
+    let sockets = ramp::connect(framing, server, connections, 1).unwrap();
     let mut ring = ring::open(ring::Wait::Spinning).unwrap();
     load(Links::new(&mut ring, sockets).unwrap())
 }

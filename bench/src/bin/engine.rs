@@ -1,11 +1,13 @@
-//! The engine as a contender: Madang behind the same framing, one worker on one CPU.
+//! The engine as a contender: Madang behind the same framing (or its own, encrypted), one worker on one CPU.
 
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
-use madang::{Context, DriverChoice, ForeignFraming, ForeignServer, Handler, Message, SessionId, Settings};
-use madang_bench::host;
-use madang_bench::wire::{self, Trigger};
+use madang::{
+    Context, DriverChoice, ForeignFraming, ForeignServer, Handler, Message, SessionId, Settings, WanServer,
+};
+use madang_bench::wire::{self, Framing, Trigger};
+use madang_bench::{host, wan};
 
 #[derive(Parser)]
 #[command(about = "The engine, as users start it, as a contender of the benchmark")]
@@ -18,6 +20,8 @@ struct Args {
     mode: Mode,
     #[arg(long, value_enum, default_value = "auto")]
     driver: Driver,
+    #[arg(long, value_enum, default_value = "be32")]
+    framing: Framing,
     /// Flush once per tick of so many milliseconds; 0 flushes each turn.
     #[arg(long, default_value_t = 0)]
     tick_ms: u64,
@@ -98,9 +102,15 @@ fn main() -> anyhow::Result<()> {
     }
     settings.congestion = "reno".to_owned();
     settings.idle_timeout_ms = 0;
+    // Nobody pings while others are being measured.
+    settings.heartbeat_ms = 600_000;
+    settings.dead_after_ms = 3_600_000;
     // The accept load is to find the engine's own limit.
     settings.accept_rate_max = Some(0);
-    let server = ForeignServer::with(settings, ForeignFraming::be32());
+    let server = match args.framing {
+        Framing::Be32 => ForeignServer::with(settings, ForeignFraming::be32()),
+        Framing::Wan => WanServer::with(settings).keys(wan::server_keys()),
+    };
     let server = match args.mode {
         Mode::Echo | Mode::Accept => server.start(Echo)?,
         Mode::Broadcast => server.start(Broadcast::default())?,

@@ -7,17 +7,18 @@ use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use madang_bench::load::broadcast::BroadcastLoad;
 use madang_bench::load::churn::ChurnLoad;
 use madang_bench::load::echo::{EchoLoad, Pace};
 use madang_bench::load::links::Links;
 use madang_bench::load::{Probe, Span, Window, ramp, verify};
+use madang_bench::wire::Framing;
 use madang_bench::{host, ring};
 
 #[derive(Parser)]
-#[command(about = "Loads a be32 server and measures its CPU time per message")]
+#[command(about = "Loads a be32 server (or an encrypted one) and measures its CPU time per message")]
 struct Cli {
     #[command(subcommand)]
     load: Load,
@@ -57,6 +58,8 @@ enum Load {
         server: SocketAddr,
         #[arg(long, default_value = "echo", value_parser = ["echo", "broadcast", "accept"])]
         mode: String,
+        #[arg(long, value_enum, default_value = "be32")]
+        framing: Framing,
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -77,6 +80,9 @@ struct Common {
     /// Payload bytes of a message.
     #[arg(long, default_value_t = 32)]
     size: usize,
+    /// What the server speaks.
+    #[arg(long, value_enum, default_value = "be32")]
+    framing: Framing,
     /// Connections come from 127.0.0.this, and from the addresses after it when ports run short.
     #[arg(long, default_value_t = 1)]
     source: u8,
@@ -91,11 +97,12 @@ struct Common {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().load {
-        Load::Verify { server, mode, seed } => {
+        Load::Verify { server, mode, framing, seed } => {
             match mode.as_str() {
-                "echo" => verify::echo(server, seed),
-                "broadcast" => verify::broadcast(server, seed),
-                _ => verify::accept(server, seed),
+                "echo" => verify::echo(framing, server, seed),
+                "broadcast" => verify::broadcast(framing, server, seed),
+                _ if framing == Framing::Be32 => verify::accept(server, seed),
+                _ => bail!("connections of one message are plain ones"),
             }?;
             println!("{mode}: every byte is right (seed {seed})");
             Ok(())
@@ -112,6 +119,7 @@ fn main() -> anyhow::Result<()> {
             })
         }
         Load::Churn { common } => {
+            ensure!(common.framing == Framing::Be32, "connections of one message are plain ones");
             host::settle(common.cpu)?;
             let mut ring = ring::open(ring::Wait::Spinning)?;
             let mut load = ChurnLoad::new(&mut ring, common.server, common.connections, common.size)?;
@@ -140,8 +148,8 @@ enum Order {
 
 impl Common {
     fn links<'ring>(&self, ring: &'ring mut io_uring::IoUring) -> anyhow::Result<Links<'ring>> {
-        let sockets = ramp::connect(self.server, self.connections, self.source)?;
-        Ok(Links::new(ring, sockets)?)
+        let peers = ramp::connect(self.framing, self.server, self.connections, self.source)?;
+        Ok(Links::new(ring, peers)?)
     }
 
     fn run(

@@ -18,9 +18,12 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use madang::{
-    Context, ForeignFraming, ForeignServer, Handler, LanClient, LanServer, Message, Peer, SessionId, Settings,
+    Context, ForeignFraming, ForeignServer, Handler, LanClient, LanServer, Message, Peer, SessionId,
+    Settings, WanServer,
 };
 use madang_bench::host::CpuTime;
+use madang_bench::wan;
+use madang_bench::wire::Framing;
 
 #[derive(Parser)]
 #[command(about = "The latency of a LAN link beside a saturated players' server, in one process")]
@@ -40,6 +43,9 @@ struct Args {
     /// Messages that each of them has outstanding.
     #[arg(long, default_value_t = 16)]
     depth: u32,
+    /// What they speak.
+    #[arg(long, value_enum, default_value = "be32")]
+    framing: Framing,
 }
 
 /// Both servers' content.
@@ -94,7 +100,11 @@ impl Handler for Asker {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let players = ForeignServer::with(players_settings(), ForeignFraming::be32()).start(Echo)?;
+    let players = match args.framing {
+        Framing::Be32 => ForeignServer::with(players_settings(), ForeignFraming::be32()),
+        Framing::Wan => WanServer::with(players_settings()).keys(wan::server_keys()),
+    };
+    let players = players.start(Echo)?;
     let urgent = |settings: &mut Settings| settings.nice = args.nice;
     let lan = LanServer::bind("127.0.0.1:0").set(urgent).start(Echo)?;
     let times = Arc::new(Mutex::new(Histogram::new_with_bounds(100, 60_000_000_000, 3)?));
@@ -133,6 +143,9 @@ fn players_settings() -> Settings {
     settings.congestion = "reno".to_owned();
     settings.idle_timeout_ms = 0;
     settings.accept_rate_max = Some(0);
+    // The load client does not answer pings.
+    settings.heartbeat_ms = 600_000;
+    settings.dead_after_ms = 3_600_000;
     settings
 }
 
@@ -177,6 +190,7 @@ impl Flood {
             .arg("echo")
             .args(["--server", &server.to_string(), "--server-process", &std::process::id().to_string()])
             .args(["--connections", &args.connections.to_string(), "--depth", &args.depth.to_string()])
+            .args(["--framing", args.framing.name()])
             .args(["--cpu", "1", "--measure-ms", &measure.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

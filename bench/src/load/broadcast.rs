@@ -26,10 +26,11 @@ impl<'ring> BroadcastLoad<'ring> {
     pub fn new(links: Links<'ring>, messages_per_turn: u32, payload_bytes: usize) -> Self {
         let trigger = Trigger { messages: messages_per_turn, payload_bytes: payload_bytes as u32 };
         let frame_bytes = (wire::HEADER_BYTES + payload_bytes) as u64;
+        let trigger = Box::leak(trigger.frame(links.framing()).into_boxed_slice());
         Self {
             links,
             latency: Latency::new(),
-            trigger: Box::leak(trigger.frame().into_boxed_slice()),
+            trigger,
             messages_per_turn,
             bytes_per_turn: frame_bytes * u64::from(messages_per_turn),
         }

@@ -9,7 +9,6 @@ use super::latency::Latency;
 use super::links::{Event, Links, Stamp};
 use super::window::Stopwatch;
 use super::{ANSWER_DEADLINE, Probe, Span, Window};
-use crate::wire;
 
 /// When the next message is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +70,7 @@ impl<'ring> EchoLoad<'ring> {
             Pace::Closed { depth } => depth,
             Pace::Rate { .. } => PACED_BURST,
         };
-        let mut frame = wire::header(payload_bytes).to_vec();
+        let mut frame = links.framing().header(payload_bytes).to_vec();
         frame.extend((0..payload_bytes).map(|index| index as u8));
         let frame_bytes = frame.len() as u32;
         let frames = Box::leak(frame.repeat(burst as usize).into_boxed_slice());

@@ -1,4 +1,5 @@
-//! Open connections on the client's ring: receives that only count, sends from memory that never changes.
+//! Open connections on the client's ring: receives that only count, sends from memory that never changes (or, encrypted, from
+//! records that do not before they have left).
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,7 +9,10 @@ use anyhow::bail;
 use io_uring::{CompletionQueue, IoUring, cqueue, opcode, types};
 use socket2::Socket;
 
+use super::ramp::Peer;
 use crate::ring::{ReceiveBuffers, Submissions};
+use crate::wan::Records;
+use crate::wire::Framing;
 
 /// One connection.
 pub(super) struct Link {
@@ -18,10 +22,26 @@ pub(super) struct Link {
     /// Messages to send as soon as the way is free.
     pub(super) due: u32,
     /// With the kernel; at most one send at a time.
-    in_flight: Option<&'static [u8]>,
+    in_flight: Option<Sending>,
+    /// Of an encrypted connection.
+    records: Option<Box<Records>>,
     pub(super) dirty: bool,
     /// When the messages under way were sent (or should have been), oldest first.
     pub(super) stamps: VecDeque<Stamp>,
+}
+
+/// Bytes that are being sent: they live as long as the process, or are the records of the link itself, which makes no others
+/// before these have left.
+#[derive(Clone, Copy)]
+struct Sending {
+    start: *const u8,
+    bytes: u32,
+}
+
+impl Sending {
+    fn of(bytes: &[u8]) -> Self {
+        Self { start: bytes.as_ptr(), bytes: bytes.len() as u32 }
+    }
 }
 
 /// Messages of one connection that were sent together.
@@ -35,6 +55,7 @@ pub struct Links<'ring> {
     submissions: Submissions<'ring>,
     completions: CompletionQueue<'ring>,
     buffers: ReceiveBuffers,
+    framing: Framing,
     pub(super) all: Vec<Link>,
     /// Completions being handled; kept for its memory.
     batch: Vec<cqueue::Entry>,
@@ -43,14 +64,10 @@ pub struct Links<'ring> {
 /// What a turn brought to a link.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
-    Received {
-        link: usize,
-        bytes: u32,
-    },
+    /// So many bytes of frames.
+    Received { link: usize, bytes: u32 },
     /// The way is free again.
-    Sent {
-        link: usize,
-    },
+    Sent { link: usize },
 }
 
 const SEND: u64 = 1 << 56;
@@ -60,22 +77,25 @@ impl<'ring> Links<'ring> {
     ///
     /// # Errors
     /// What [`ReceiveBuffers::register`] names.
-    pub fn new(ring: &'ring mut IoUring, sockets: Vec<Socket>) -> io::Result<Self> {
+    pub fn new(ring: &'ring mut IoUring, peers: Vec<Peer>) -> io::Result<Self> {
         let (submitter, queue, completions) = ring.split();
         let submissions = Submissions::new(submitter, queue)?;
         let buffers = ReceiveBuffers::register(submissions.submitter())?;
-        let all = sockets
+        let encrypted = peers.iter().any(|peer| peer.secured.is_some());
+        let framing = if encrypted { Framing::Wan } else { Framing::Be32 };
+        let all = peers
             .into_iter()
-            .map(|socket| Link {
-                socket,
+            .map(|peer| Link {
+                socket: peer.socket,
                 partial_bytes: 0,
                 due: 0,
                 in_flight: None,
+                records: peer.secured.map(|secured| Box::new(Records::new(secured))),
                 dirty: false,
                 stamps: VecDeque::new(),
             })
             .collect();
-        let mut links = Self { submissions, completions, buffers, all, batch: Vec::new() };
+        let mut links = Self { submissions, completions, buffers, framing, all, batch: Vec::new() };
         for link in 0..links.all.len() {
             links.receive(link)?;
         }
@@ -88,17 +108,29 @@ impl<'ring> Links<'ring> {
         self.all.len()
     }
 
+    /// What frames have to look like.
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
     fn receive(&mut self, link: usize) -> io::Result<()> {
         let descriptor = types::Fd(self.all[link].socket.as_raw_fd());
-        let entry = opcode::RecvMulti::new(descriptor, ReceiveBuffers::GROUP).flags(libc::MSG_TRUNC).build();
-        // SAFETY: the memory is that of the registered buffers, which are never freed (and, truncating, not even written).
+        // Of records the lengths are wanted; plain bytes are not even copied.
+        let flags = if self.all[link].records.is_some() { 0 } else { libc::MSG_TRUNC };
+        let entry = opcode::RecvMulti::new(descriptor, ReceiveBuffers::GROUP).flags(flags).build();
+        // SAFETY: the memory is that of the registered buffers, which are never freed.
         unsafe { self.submissions.push(&entry.user_data(link as u64)) }
     }
 
-    /// Sends `bytes`, which live as long as the process, on a link with nothing in flight.
-    pub(super) fn send(&mut self, link: usize, bytes: &'static [u8]) -> io::Result<()> {
-        debug_assert!(self.is_free(link), "one send at a time");
-        self.all[link].in_flight = Some(bytes);
+    /// Sends equal `frames`, which live as long as the process, on a link with nothing in flight; as records where it is
+    /// encrypted.
+    pub(super) fn send(&mut self, link: usize, frames: &'static [u8]) -> io::Result<()> {
+        assert!(self.is_free(link), "one send at a time");
+        let sending = match &mut self.all[link].records {
+            Some(records) => Sending::of(records.seal(frames)),
+            None => Sending::of(frames),
+        };
+        self.all[link].in_flight = Some(sending);
         self.submit_send(link)
     }
 
@@ -107,12 +139,13 @@ impl<'ring> Links<'ring> {
     }
 
     fn submit_send(&mut self, link: usize) -> io::Result<()> {
-        let Some(bytes) = self.all[link].in_flight else { return Ok(()) };
+        let Some(sending) = self.all[link].in_flight else { return Ok(()) };
         let descriptor = types::Fd(self.all[link].socket.as_raw_fd());
-        let entry = opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32)
+        let entry = opcode::Send::new(descriptor, sending.start, sending.bytes)
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build();
-        // SAFETY: the bytes are `'static` and shared: nothing writes them.
+        // SAFETY: plain bytes are `'static` and shared: nothing writes them. Records are the link's own, and only `send`
+        // writes those, which insists that nothing is in flight; they are not freed before the ring is gone (see `drop`).
         unsafe { self.submissions.push(&entry.user_data(SEND | link as u64)) }
     }
 
@@ -156,13 +189,18 @@ impl<'ring> Links<'ring> {
             error if error == -libc::ENOBUFS => 0,
             error => bail!("connection {link}: {}", io::Error::from_raw_os_error(-error)),
         };
+        let mut counted = 0;
         if bytes > 0 {
-            self.buffers.take(completion.flags(), bytes);
+            let piece = self.buffers.take(completion.flags(), bytes);
+            counted = match &mut self.all[link].records {
+                Some(records) => records.arrived(piece),
+                None => bytes,
+            };
         }
         if !cqueue::more(completion.flags()) {
             self.receive(link)?;
         }
-        Ok((bytes > 0).then_some(bytes))
+        Ok((counted > 0).then_some(counted))
     }
 
     /// True when all of the send is out.
@@ -171,9 +209,24 @@ impl<'ring> Links<'ring> {
             bail!("sending on connection {link}: {}", io::Error::from_raw_os_error(-result));
         };
         let in_flight = self.all[link].in_flight.take();
-        let rest = in_flight.map(|bytes| &bytes[sent as usize..]).filter(|rest| !rest.is_empty());
+        let rest = in_flight.and_then(|all| {
+            // Within the same bytes: the kernel sends no more than it was given.
+            let rest = Sending { start: all.start.wrapping_add(sent as usize), bytes: all.bytes - sent };
+            (rest.bytes > 0).then_some(rest)
+        });
         self.all[link].in_flight = rest;
         self.submit_send(link)?;
         Ok(rest.is_none())
+    }
+}
+
+impl Drop for Links<'_> {
+    fn drop(&mut self) {
+        for link in &mut self.all {
+            // A ring that goes with a send in flight still reads its memory.
+            if link.in_flight.is_some() {
+                std::mem::forget(link.records.take());
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::Framing;
+
 /// A server, by the name it has in tables and in `limits.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -22,6 +24,8 @@ pub enum Contender {
     MadangReadiness,
     /// The engine on io_uring with a tick of 20 ms.
     MadangTick,
+    /// The engine on io_uring with encrypted sessions.
+    MadangWan,
 }
 
 impl Contender {
@@ -36,6 +40,7 @@ impl Contender {
             Self::MadangUring => "madang-uring",
             Self::MadangReadiness => "madang-readiness",
             Self::MadangTick => "madang-tick",
+            Self::MadangWan => "madang-wan",
         }
     }
 
@@ -48,6 +53,15 @@ impl Contender {
             Self::MadangUring => ("engine", &["--driver", "uring"]),
             Self::MadangReadiness => ("engine", &["--driver", "readiness"]),
             Self::MadangTick => ("engine", &["--driver", "uring", "--tick-ms", "20"]),
+            Self::MadangWan => ("engine", &["--driver", "uring", "--framing", "wan"]),
+        }
+    }
+
+    /// What its clients speak.
+    pub(super) fn framing(self) -> Framing {
+        match self {
+            Self::MadangWan => Framing::Wan,
+            _ => Framing::Be32,
         }
     }
 
@@ -60,6 +74,6 @@ impl Contender {
     /// Whether it is ours, and so has limits to keep.
     #[must_use]
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::MadangUring | Self::MadangReadiness | Self::MadangTick)
+        matches!(self, Self::MadangUring | Self::MadangReadiness | Self::MadangTick | Self::MadangWan)
     }
 }

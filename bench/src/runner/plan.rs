@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::contender::Contender::{
-    self, Floor, FloorAgain, MadangReadiness, MadangTick, MadangUring, TokioCodec, TokioTuned,
+    self, Floor, FloorAgain, MadangReadiness, MadangTick, MadangUring, MadangWan, TokioCodec, TokioTuned,
 };
 
 /// How much to measure.
@@ -61,6 +61,24 @@ pub enum Load {
         /// Messages to each receiver and turn.
         per_turn: u32,
     },
+    /// Closed loop, encrypted sessions beside plain ones.
+    WanEcho {
+        /// Open connections.
+        connections: usize,
+        /// Payload bytes.
+        size: usize,
+        /// Messages outstanding on each.
+        depth: u32,
+    },
+    /// One trigger, everyone receives: encrypted sessions beside plain ones.
+    WanBroadcast {
+        /// Receivers.
+        connections: usize,
+        /// Payload bytes.
+        size: usize,
+        /// Messages to each receiver and turn.
+        per_turn: u32,
+    },
     /// Connect, one echo, reset.
     Accept {
         /// At a time.
@@ -87,6 +105,10 @@ impl Load {
             Self::Broadcast { connections, size, per_turn } => {
                 format!("broadcast-{connections}x{size}-m{per_turn}")
             }
+            Self::WanEcho { connections, size, depth } => format!("wan-echo-{connections}x{size}-d{depth}"),
+            Self::WanBroadcast { connections, size, per_turn } => {
+                format!("wan-broadcast-{connections}x{size}-m{per_turn}")
+            }
             Self::Accept { size, .. } => format!("accept-{size}"),
             Self::Idle { connections } => format!("idle-{connections}"),
         }
@@ -96,8 +118,8 @@ impl Load {
     #[must_use]
     pub fn mode(self) -> &'static str {
         match self {
-            Self::Echo { .. } | Self::Paced { .. } | Self::Idle { .. } => "echo",
-            Self::Broadcast { .. } => "broadcast",
+            Self::Echo { .. } | Self::WanEcho { .. } | Self::Paced { .. } | Self::Idle { .. } => "echo",
+            Self::Broadcast { .. } | Self::WanBroadcast { .. } => "broadcast",
             Self::Accept { .. } => "accept",
         }
     }
@@ -106,11 +128,14 @@ impl Load {
     #[must_use]
     pub fn arguments(self) -> Vec<String> {
         let (command, connections, size, more) = match self {
-            Self::Echo { connections, size, depth } => ("echo", connections, size, Some(("--depth", depth))),
+            Self::Echo { connections, size, depth } | Self::WanEcho { connections, size, depth } => {
+                ("echo", connections, size, Some(("--depth", depth)))
+            }
             Self::Paced { connections, size, per_second } => {
                 ("paced", connections, size, Some(("--per-second", per_second)))
             }
-            Self::Broadcast { connections, size, per_turn } => {
+            Self::Broadcast { connections, size, per_turn }
+            | Self::WanBroadcast { connections, size, per_turn } => {
                 ("broadcast", connections, size, Some(("--per-turn", per_turn)))
             }
             Self::Accept { connections, size } => ("churn", connections, size, None),
@@ -162,6 +187,12 @@ const BROADCAST_EIGHT: Load = Load::Broadcast { connections: 1000, size: 200, pe
 const ACCEPT: Load = Load::Accept { connections: 64, size: 32 };
 const PACED: Load = Load::Paced { connections: 1000, size: 32, per_second: 100_000 };
 
+/// What encryption costs, with one message under each seal and with sixteen.
+const WAN_ECHO_ONE: Load = Load::WanEcho { connections: 1000, size: 256, depth: 1 };
+const WAN_ECHO_SIXTEEN: Load = Load::WanEcho { connections: 1000, size: 256, depth: 16 };
+/// Plain sessions share one chunk of a broadcast; each encrypted one needs its own.
+const WAN_BROADCAST: Load = Load::WanBroadcast { connections: 5000, size: 1200, per_turn: 1 };
+
 /// The loads that `limits.toml` has ratios for.
 fn gated() -> Vec<Load> {
     vec![
@@ -174,6 +205,9 @@ fn gated() -> Vec<Load> {
         BROADCAST_EIGHT,
         ACCEPT,
         PACED,
+        WAN_ECHO_ONE,
+        WAN_ECHO_SIXTEEN,
+        WAN_BROADCAST,
     ]
 }
 
@@ -191,9 +225,11 @@ fn scenario(load: Load, rounds: usize) -> Scenario {
         Load::Echo { connections: 1000, size: 32, depth: 1 } => {
             vec![Floor, TokioCodec, TokioTuned, MadangUring, MadangReadiness, FloorAgain]
         }
-        Load::Echo { .. } | Load::Accept { .. } | Load::Idle { .. } => {
+        Load::Echo { .. } | Load::Accept { .. } => {
             vec![Floor, TokioCodec, TokioTuned, MadangUring, MadangReadiness]
         }
+        Load::Idle { .. } => vec![Floor, TokioCodec, TokioTuned, MadangUring, MadangReadiness, MadangWan],
+        Load::WanEcho { .. } | Load::WanBroadcast { .. } => vec![MadangUring, MadangWan],
         Load::Broadcast { .. } => vec![Floor, MadangUring, MadangReadiness],
         Load::Paced { .. } => vec![MadangUring, MadangTick, Floor],
     };

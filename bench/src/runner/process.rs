@@ -58,6 +58,7 @@ impl Drop for Owned {
 /// A running server.
 pub struct Server {
     child: Owned,
+    contender: Contender,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -89,7 +90,7 @@ impl Server {
         )?;
         let lines = Lines::of(child.0.stdout.take().context("the server's output is a pipe")?);
         let address = if port > 0 { reached(port) } else { announced(&lines) };
-        Ok(Self { child, address: address.with_context(|| contender.name())? })
+        Ok(Self { child, contender, address: address.with_context(|| contender.name())? })
     }
 
     /// Its process id.
@@ -117,6 +118,7 @@ impl LoadClient {
                 .args(arguments)
                 .args(["--control", "--server", &server.address.to_string()])
                 .args(["--server-process", &server.process().to_string()])
+                .args(["--framing", server.contender.framing().name()])
                 .args(["--cpu", &stage.client_cpu.to_string()])
                 .stdin(Stdio::piped()),
         )?;

@@ -22,6 +22,9 @@ const LOOK_EACH: Duration = Duration::from_millis(20);
 /// How late a crowd may be: it connects, prepares its handshakes and sees its visitors out besides.
 const LATE: Duration = Duration::from_secs(90);
 
+/// The share of a processor of those who do wrong, as Unix has it: the least there is.
+const GIVES_WAY: i32 = 19;
+
 /// A crowd's traffic before its measured time.
 const WARM_UP_SECONDS: u64 = 1;
 
@@ -104,9 +107,11 @@ impl<'a> Stage<'a> {
         honest: &str,
         others: &str,
     ) -> anyhow::Result<(Run, Run)> {
-        // They begin before the honest crowd is measured, and end after it.
+        // They begin before the honest crowd is measured, and end after it. Where both have one processor the honest come
+        // first: what they wait for is to be the server.
         let seconds = self.options.seconds + 2 * WARM_UP_SECONDS + 3;
-        let others = self.load(house, seconds, others)?;
+        let gives_way = self.clients_core.map_or_else(String::new, |_| format!("--nice {GIVES_WAY} "));
+        let others = self.load(house, seconds, &(gives_way + others))?;
         self.wait_until_it_speaks(&others)?;
         let honest = self.measure(house, honest)?;
         Ok((honest, self.report(others)?))

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) visits: Visits,
     /// The processor of all our threads.
     pub(crate) core: Option<usize>,
+    /// Their share of it, as Unix has it.
+    pub(crate) nice: i32,
     /// Traffic that is not measured yet.
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
@@ -49,12 +51,16 @@ impl Plan {
         }
     }
 
-    /// Keeps the current thread where the plan wants all of them.
+    /// Keeps the current thread where the plan wants all of them, with the share that it wants.
     pub(crate) fn pin(&self) -> anyhow::Result<()> {
-        match self.core {
-            Some(core) => madang_driver::pin_thread(core).with_context(|| format!("--core {core}")),
-            None => Ok(()),
+        if let Some(core) = self.core {
+            madang_driver::pin_thread(core).with_context(|| format!("--core {core}"))?;
         }
+        if self.nice != 0 {
+            let nice = self.nice;
+            madang_driver::prioritize_thread(nice).with_context(|| format!("--nice {nice}"))?;
+        }
+        Ok(())
     }
 
     /// The numbers of the connections that belong to a thread.
@@ -83,6 +89,7 @@ mod tests {
             drive: Drive::Closed { depth: 1 },
             visits: Visits::default(),
             core: None,
+            nice: 0,
             warm_up: Duration::ZERO,
             measured: Duration::ZERO,
             ramp: Duration::ZERO,

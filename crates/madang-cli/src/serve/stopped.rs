@@ -70,6 +70,7 @@ impl fmt::Display for Books {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Figures { accepted, refused, failed, joins, messages_in, messages_out, sends, errors, .. } =
             self.figures;
+        let Figures { records_out, records_in, handshakes, .. } = self.figures;
         writeln!(
             f,
             "peers     {accepted} accepted, {refused} turned away, {failed} failed to greet, {joins} joined"
@@ -80,6 +81,15 @@ impl fmt::Display for Books {
         }
         writeln!(f, " {} in all", self.figures.left())?;
         writeln!(f, "messages  {messages_in} in, {messages_out} out in {sends} sends")?;
+        if handshakes > 0 {
+            // The engine's own words, welcomes among them, lie in records too.
+            let under = messages_out as f64 / records_out.max(1) as f64;
+            writeln!(
+                f,
+                "seals     {records_out} records out ({under:.2} messages under each), {records_in} in, \
+                 {handshakes} handshakes"
+            )?;
+        }
         writeln!(f, "errors    {errors} told (peers' faults included)")?;
         match self.descriptors {
             Some((before, after)) => writeln!(f, "files     {before} descriptors before, {after} after")?,
@@ -108,6 +118,18 @@ mod tests {
         let mut books = Books { descriptors: Some((5, 5)), report: StopReport::default(), figures };
         change(&mut books);
         books
+    }
+
+    #[test]
+    fn encrypted_servers_say_how_many_messages_a_seal_carried() {
+        let plain = books(|books| books.figures.messages_out = 40).to_string();
+        assert!(!plain.contains("seals"), "{plain}");
+        let sealed = books(|books| {
+            (books.figures.handshakes, books.figures.messages_out) = (3, 40);
+            (books.figures.records_out, books.figures.records_in) = (16, 20);
+        });
+        let line = "seals     16 records out (2.50 messages under each), 20 in, 3 handshakes";
+        assert!(sealed.to_string().lines().any(|told| told == line), "{sealed}");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use madang::{Answer, Context, DriverChoice, ErrorKind, Handler, LeaveReason, Message, SessionId};
 
 use crate::support::{
-    ON_PURPOSE, Raw, Recorder, Seen, be32, be32_frame, eventually, finish, hush_panics_on_purpose, pattern,
+    ON_PURPOSE, PATIENCE, Raw, Recorder, Seen, be32, be32_frame, eventually, finish, hush_panics_on_purpose,
+    pattern,
 };
 
 /// Peers from here are not wanted.
@@ -23,6 +24,7 @@ each_driver! {
     p01_a_panic_in_a_callback_without_a_session_ends_nothing,
     h9_timers_fire_in_time_are_replaced_and_cancelled_and_end_with_the_session,
     h9_a_session_has_so_many_timers_and_no_more,
+    b15_a_storm_of_timers_does_not_hold_messages_up,
 }
 
 fn h1_a_refused_peer_costs_no_session(driver: DriverChoice) {
@@ -315,4 +317,51 @@ fn h9_a_session_has_so_many_timers_and_no_more(driver: DriverChoice) {
     let id = watch.join();
     assert_eq!(watch.timer(id), 0);
     finish(server, &watch);
+}
+
+/// 19,200 timers are due at the same instant. The first of them waits until a message has come; the message is delivered
+/// long before the last of them, and none of them is lost.
+fn b15_a_storm_of_timers_does_not_hold_messages_up(driver: DriverChoice) {
+    const SESSIONS: usize = 300;
+    const EACH: u64 = 64;
+    const ALL: u64 = SESSIONS as u64 * EACH;
+    let fired = Arc::new(AtomicU64::new(0));
+    let (firing, fired_before) = (Arc::clone(&fired), Arc::clone(&fired));
+    let (first, is_first) = channel();
+    let (written, is_written) = channel();
+    let is_written = Mutex::new(is_written);
+    let everybody: Arc<Mutex<Vec<SessionId>>> = Arc::default();
+    let joining = Arc::clone(&everybody);
+    let (delivered, at) = channel();
+    let recorder = Recorder::silent()
+        .on_join(move |_, id| joining.lock().unwrap().push(id))
+        .on_recv(move |cx, _, message| match message.bytes() {
+            // In one callback, so that one instant is meant for all.
+            b"storm" => {
+                for id in everybody.lock().unwrap().iter() {
+                    for key in 0..EACH {
+                        assert!(cx.timer(*id, Duration::from_millis(5), key).is_queued());
+                    }
+                }
+            }
+            _ => delivered.send(fired_before.load(Ordering::Relaxed)).unwrap(),
+        })
+        .on_timer(move |_, _, _| {
+            if firing.fetch_add(1, Ordering::Relaxed) == 0 {
+                first.send(()).unwrap();
+                is_written.lock().unwrap().recv_timeout(PATIENCE).expect("the test writes");
+            }
+        });
+    let server = be32(driver).start(recorder).unwrap();
+    let mut peers: Vec<Raw> = (0..SESSIONS).map(|_| Raw::connect(server.local_addr())).collect();
+    eventually("all are here", || server.figures().sessions == SESSIONS as u64);
+    peers[0].be32(b"storm");
+    is_first.recv_timeout(PATIENCE).expect("timers fire");
+    peers[1].be32(b"a message");
+    written.send(()).unwrap();
+    let before = at.recv_timeout(PATIENCE).expect("the message is delivered");
+    assert!(before < ALL / 4, "behind {before} of {ALL} timers");
+    eventually("all have fired", || fired.load(Ordering::Relaxed) == ALL);
+    assert!(server.stop().unwrap().report().is_clean());
+    assert_eq!(fired.load(Ordering::Relaxed), ALL, "each fired once");
 }

@@ -14,6 +14,7 @@ mod support;
 
 mod budget;
 mod content;
+mod crowd;
 #[cfg(unix)]
 mod descriptors;
 mod framings;

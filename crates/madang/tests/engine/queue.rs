@@ -1,9 +1,7 @@
 //! The waiting queue: order, places, tickets, and what everybody is told.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use madang::wire::classic::{Classic, ClassicSettings};
@@ -13,7 +11,7 @@ use madang::{
 };
 
 use crate::support::{
-    Ended, Hello, PATIENCE, Raw, Recorder, Seen, eventually, finish, foreign, kind, lan, lan_frame,
+    Ended, Hello, PATIENCE, Raw, Recorder, eventually, finish, foreign, kind, lan, lan_frame,
 };
 
 each_driver!(
@@ -31,7 +29,6 @@ each_driver!(
     o4_waiters_of_a_server_that_stops_hear_so,
     o4_places_are_given_out_at_the_pace_of_the_settings,
     o3_a_ban_reaches_those_who_wait,
-    o4_a_thousand_clients_for_a_hundred_places_all_get_in_in_order,
 );
 
 /// A LAN server of so many places, with a queue.
@@ -580,156 +577,5 @@ fn o3_a_ban_reaches_those_who_wait(driver: DriverChoice) {
     banned.half_close();
     assert_eq!(banned.ended(), Ended::Eof(vec![]));
     watch.wait("it is told", |state| *state == WaitState::Gone);
-    finish(server, &watch);
-}
-
-/// One client of the crowd, without a thread of its own.
-struct Client {
-    raw: Option<Raw>,
-    number: usize,
-    inbox: Vec<u8>,
-    positions: Vec<u32>,
-    ticket: Vec<u8>,
-    joined: Option<Instant>,
-    away_since: Option<Instant>,
-    drops: bool,
-    is_done: bool,
-}
-
-impl Client {
-    fn connect(&mut self, server: &Server) {
-        let mut raw = Raw::connect(server.local_addr());
-        raw.write(
-            &Hello { incarnation: self.number as u64, ticket: self.ticket.clone(), ..Hello::default() }
-                .frame(),
-        );
-        raw.stream.set_nonblocking(true).unwrap();
-        self.inbox.clear();
-        self.raw = Some(raw);
-    }
-
-    /// Reads what is there; answers whether it was welcomed just now.
-    fn read(&mut self) {
-        let Some(raw) = &mut self.raw else { return };
-        let mut room = [0; 4_096];
-        while let Ok(len) = raw.stream.read(&mut room) {
-            assert!(len > 0, "client {} was cut", self.number);
-            self.inbox.extend(&room[..len]);
-        }
-        while self.inbox.len() >= 4 {
-            let header = u32::from_le_bytes(self.inbox[..4].try_into().unwrap());
-            let len = 4 + (header & 0x00ff_ffff) as usize;
-            if self.inbox.len() < len {
-                break;
-            }
-            let frame: Vec<u8> = self.inbox.drain(..len).collect();
-            match (header >> 24) as u8 {
-                kind::QUEUE => self.positions.push(u32::from_le_bytes(frame[4..8].try_into().unwrap())),
-                kind::TICKET => self.ticket = frame[11..].to_vec(),
-                kind::WELCOME => self.joined = Some(Instant::now()),
-                kind::PING => raw.stream.write_all(&lan_frame(kind::PONG, &frame[4..])).unwrap(),
-                kind => assert_eq!(kind, kind::GREETING, "client {}", self.number),
-            }
-        }
-    }
-}
-
-/// The goal of the queue: a server of 100 places, 1,000 clients, a link drop of two seconds for every tenth.
-fn o4_a_thousand_clients_for_a_hundred_places_all_get_in_in_order(driver: DriverChoice) {
-    const CLIENTS: usize = 1_000;
-    const AWAY: Duration = Duration::from_secs(2);
-    let order: Arc<Mutex<Vec<(usize, u64)>>> = Arc::default();
-    let joins = Arc::clone(&order);
-    let (recorder, watch) = Recorder::new();
-    let recorder = recorder.on_wait(move |cx, waiter, state| {
-        if state == WaitState::Admitted {
-            let number = waiter.peer.node.as_ref().unwrap().incarnation;
-            joins.lock().unwrap().push((cx.shard(), number));
-        }
-        None
-    });
-    let server = lan(driver).max_sessions(100).workers(2).set(|settings| {
-        settings.queue_max = CLIENTS;
-        settings.queue_update_ms = 200;
-        settings.queue_release_rate = 120;
-    });
-    let server = server.start(recorder).unwrap();
-    let mut clients: Vec<Client> = Vec::with_capacity(CLIENTS);
-    for number in 0..CLIENTS {
-        let mut client = Client {
-            raw: None,
-            number,
-            inbox: vec![],
-            positions: vec![],
-            ticket: vec![],
-            joined: None,
-            away_since: None,
-            // They have four seconds and more to wait when their links drop.
-            drops: number % 10 == 0 && number > 600,
-            is_done: false,
-        };
-        client.connect(&server);
-        // One after the other, so that there is an order to keep.
-        let deadline = Instant::now() + PATIENCE;
-        while client.joined.is_none() && client.positions.is_empty() {
-            client.read();
-            assert!(Instant::now() < deadline, "client {number} hears nothing");
-            std::thread::yield_now();
-        }
-        assert_eq!(client.joined.is_some(), number < 100, "client {number}: {:?}", client.positions);
-        clients.push(client);
-        // Where connecting takes its time, those who are here have to show that they live.
-        if number % 100 == 99 {
-            clients.iter_mut().for_each(Client::read);
-        }
-    }
-    for client in clients.iter_mut().filter(|client| client.drops) {
-        client.raw = None;
-        client.away_since = Some(Instant::now());
-    }
-    let deadline = Instant::now() + 3 * PATIENCE;
-    while !clients.iter().all(|client| client.is_done) {
-        assert!(Instant::now() < deadline, "{:?}", server.figures());
-        for client in &mut clients {
-            if client.away_since.is_some_and(|since| since.elapsed() >= AWAY) {
-                client.away_since = None;
-                client.connect(&server);
-            }
-            client.read();
-            // Whoever is in plays for half a second and leaves.
-            if client.joined.is_some_and(|joined| joined.elapsed() >= Duration::from_millis(500))
-                && !client.is_done
-            {
-                client.is_done = true;
-                client.raw = None;
-            }
-        }
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-    let figures = server.figures();
-    let dropped = clients.iter().filter(|client| client.drops).count() as u64;
-    assert_eq!((figures.queue_entered, figures.queue_admitted), (900, 900), "{figures:?}");
-    assert_eq!(figures.queue_returned, dropped);
-    assert_eq!((figures.joins, figures.refused), (1_000, 0));
-    let order = order.lock().unwrap();
-    // Two shards tell of their own, each when it has its turn: what one lets in is in order, whatever the other does.
-    for shard in 0..2 {
-        let own = || order.iter().filter(|(of, _)| *of == shard).map(|(_, number)| *number);
-        assert!(own().is_sorted_by(|a, b| a < b), "shard {shard}: {:?}", own().collect::<Vec<u64>>());
-    }
-    let mut numbers: Vec<u64> = order.iter().map(|(_, number)| *number).collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers, Vec::from_iter(100..CLIENTS as u64), "everybody got in, once");
-    for client in clients.iter().filter(|client| client.number >= 100) {
-        let falls = client.positions.windows(2).all(|pair| pair[1] <= pair[0]);
-        assert!(
-            falls && client.positions.len() > 1 || client.number < 130,
-            "client {}: {:?}",
-            client.number,
-            client.positions
-        );
-    }
-    drop(order);
-    let _ = watch.rest().into_iter().filter(|seen| matches!(seen, Seen::Error(_))).count();
     finish(server, &watch);
 }

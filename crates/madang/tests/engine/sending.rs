@@ -18,6 +18,7 @@ each_driver! {
     b01_over_the_soft_limit_a_consumer_is_slow_after_a_time,
     b03_a_broadcast_with_a_dead_receiver_reaches_the_others,
     b02_a_pool_without_budget_refuses_and_recovers,
+    b13_what_is_queued_as_a_send_ends_leaves_too,
     p8_a_tick_gathers_what_is_sent_and_send_now_does_not_wait,
     p8_a_flood_does_not_put_the_tick_off,
 }
@@ -379,5 +380,30 @@ fn p8_a_flood_does_not_put_the_tick_off(driver: DriverChoice) {
         over.store(true, std::sync::atomic::Ordering::SeqCst);
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     });
+    finish(server, &watch);
+}
+
+/// Another thread queues while the send before ends, at each moment of it: nothing is left behind without a send to carry it,
+/// which a session that then falls silent would show.
+fn b13_what_is_queued_as_a_send_ends_leaves_too(driver: DriverChoice) {
+    const ROUNDS: u64 = 2_000;
+    let (recorder, watch) = Recorder::new();
+    let server = be32(driver).start(recorder).unwrap();
+    let mut peer = Raw::connect(server.local_addr());
+    let id = watch.join();
+    let remote = server.remote();
+    for round in 0..ROUNDS {
+        assert!(remote.send(id, remote.packet(&round.to_le_bytes())).is_queued());
+        // From at once to some microseconds later, which is when the send before ends.
+        for _ in 0..round % 512 * 8 {
+            std::hint::spin_loop();
+        }
+        assert!(remote.send(id, remote.packet(&(!round).to_le_bytes())).is_queued());
+        // Silence: the next round begins when both are there.
+        assert_eq!(peer.be32_next(), round.to_le_bytes());
+        assert_eq!(peer.be32_next(), (!round).to_le_bytes(), "the second of round {round}");
+    }
+    let figures = server.figures();
+    assert!(figures.queued_bytes == 0 && figures.sends > ROUNDS, "not all shared a send: {figures:?}");
     finish(server, &watch);
 }

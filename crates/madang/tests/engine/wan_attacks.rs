@@ -16,6 +16,7 @@ use crate::support::{
 
 each_driver! {
     f04_a_flipped_bit_ends_the_session_and_nothing_of_the_record_is_delivered,
+    f05_a_record_that_does_not_open_ends_all_be_the_next_one_right_or_not,
     f06_a_record_that_is_replayed_moved_or_left_out_ends_the_session,
     f06_a_stream_that_ends_without_a_goodbye_was_cut_off,
     f08_keys_change_on_the_way_and_nobody_notices,
@@ -69,6 +70,27 @@ fn f04_a_flipped_bit_ends_the_session_and_nothing_of_the_record_is_delivered(dri
         assert_eq!(watch.leave(id).reason, LeaveReason::Tampered, "byte {byte}");
         watch.error("the broken record", |kind| *kind == ErrorKind::Malformed(FrameError::Forged));
         assert_eq!(delivered(&watch), [b"before"], "byte {byte}");
+    }
+    finish(server, &watch);
+}
+
+/// On a stream a record that does not open is the end: the counter stands where it stood, so the true record would still open,
+/// and must not be looked at.
+fn f05_a_record_that_does_not_open_ends_all_be_the_next_one_right_or_not(driver: DriverChoice) {
+    let (server, key, watch) = started(driver);
+    let forgeries: [fn(&[u8]) -> Vec<u8>; 3] = [
+        |right| right.iter().enumerate().map(|(at, byte)| if at < 2 { *byte } else { byte ^ 0x55 }).collect(),
+        |right| [&right[..2], &vec![0; right.len() - 2]].concat(),
+        |right| [&right[..2], &right[2..].iter().rev().copied().collect::<Vec<_>>()].concat(),
+    ];
+    for forge in forgeries {
+        let mut peer = Sealed::join(server.local_addr(), &key);
+        let id = watch.join();
+        let right = peer.message(b"the right one");
+        peer.raw.write(&[forge(&right), right].concat());
+        assert!(peer.raw.is_cut());
+        assert_eq!(watch.leave(id).reason, LeaveReason::Tampered);
+        assert!(delivered(&watch).is_empty(), "the right one came too late");
     }
     finish(server, &watch);
 }

@@ -17,7 +17,7 @@ pub(crate) use record::{Recorder, Seen, Watch, echo};
 #[cfg(feature = "wan")]
 pub(crate) use relay::Relay;
 #[cfg(feature = "wan")]
-pub(crate) use wan::{Sealed, frame, log_in, preamble, wan, wan_with};
+pub(crate) use wan::{Sealed, frame, log_in, log_in_with, preamble, wan, wan_with};
 
 /// How long anything may take that must happen: far longer than it takes, because the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

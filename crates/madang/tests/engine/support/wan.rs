@@ -42,7 +42,7 @@ pub(crate) struct Sealed {
     pub(crate) raw: Raw,
     pub(crate) sealing: Sealing,
     opening: Opening,
-    inbox: Vec<u8>,
+    pub(crate) inbox: Vec<u8>,
 }
 
 impl Sealed {
@@ -90,15 +90,30 @@ impl Sealed {
     #[track_caller]
     pub(crate) fn next(&mut self) -> (Kind, Vec<u8>) {
         loop {
-            match self.opening.next(&mut self.inbox).expect("the server seals well") {
-                Step::Need { total } => self.inbox.extend(self.raw.read(total - self.inbox.len())),
-                Step::Frame { kind, payload, used } => {
-                    let payload = self.inbox[payload].to_vec();
-                    self.inbox.drain(..used);
-                    return (kind, payload);
-                }
-                Step::Part { .. } => panic!("no message here is long"),
+            match self.step() {
+                Ok(frame) => return frame,
+                Err(total) => self.inbox.extend(self.raw.read(total - self.inbox.len())),
             }
+        }
+    }
+
+    /// The next frame of what has been read, if it is there whole.
+    #[track_caller]
+    pub(crate) fn here(&mut self) -> Option<(Kind, Vec<u8>)> {
+        self.step().ok()
+    }
+
+    /// The next frame, or how many bytes must be there for it.
+    #[track_caller]
+    fn step(&mut self) -> Result<(Kind, Vec<u8>), usize> {
+        match self.opening.next(&mut self.inbox).expect("the server seals well") {
+            Step::Need { total } => Err(total),
+            Step::Frame { kind, payload, used } => {
+                let payload = self.inbox[payload].to_vec();
+                self.inbox.drain(..used);
+                Ok((kind, payload))
+            }
+            Step::Part { .. } => panic!("no message here is long"),
         }
     }
 
@@ -115,8 +130,12 @@ pub(crate) fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn log_in(token: &[u8]) -> Vec<u8> {
+    log_in_with(token, &[])
+}
+
+pub(crate) fn log_in_with(token: &[u8], ticket: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; LogIn::FRAME_MAX];
-    let len = LogIn { token, ..LogIn::default() }.to_frame(&mut frame).expect("the token is short");
+    let len = LogIn { token, ticket, ..LogIn::default() }.to_frame(&mut frame).expect("both are short");
     frame.truncate(len);
     frame
 }
