@@ -185,7 +185,7 @@ fn with_framed_links<T>(
 ) -> T {
     let sockets = ramp::connect(framing, server, connections, 1).unwrap();
     let mut ring = ring::open(ring::Wait::Spinning).unwrap();
-    load(Links::new(&mut ring, sockets).unwrap())
+    load(Links::new(&mut ring, sockets, false).unwrap())
 }
 
 #[test]

@@ -83,6 +83,9 @@ struct Common {
     /// What the server speaks.
     #[arg(long, value_enum, default_value = "be32")]
     framing: Framing,
+    /// Have plain payload copied too, as encrypted always is; by itself it is dropped in the kernel.
+    #[arg(long)]
+    copy: bool,
     /// Connections come from 127.0.0.this, and from the addresses after it when ports run short.
     #[arg(long, default_value_t = 1)]
     source: u8,
@@ -149,7 +152,7 @@ enum Order {
 impl Common {
     fn links<'ring>(&self, ring: &'ring mut io_uring::IoUring) -> anyhow::Result<Links<'ring>> {
         let peers = ramp::connect(self.framing, self.server, self.connections, self.source)?;
-        Ok(Links::new(ring, peers)?)
+        Ok(Links::new(ring, peers, self.copy)?)
     }
 
     fn run(

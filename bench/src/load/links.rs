@@ -56,6 +56,8 @@ pub struct Links<'ring> {
     completions: CompletionQueue<'ring>,
     buffers: ReceiveBuffers,
     framing: Framing,
+    /// For receives: nothing, or that payload is dropped in the kernel.
+    receive_flags: i32,
     pub(super) all: Vec<Link>,
     /// Completions being handled; kept for its memory.
     batch: Vec<cqueue::Entry>,
@@ -73,16 +75,18 @@ pub(super) enum Event {
 const SEND: u64 = 1 << 56;
 
 impl<'ring> Links<'ring> {
-    /// Arms a receive on each socket. The ring is one of [`crate::ring::Wait::Spinning`].
+    /// Arms a receive on each socket. The ring is one of [`crate::ring::Wait::Spinning`]. With `copy` plain payload is copied
+    /// to us, as records always are; else the kernel drops it.
     ///
     /// # Errors
     /// What [`ReceiveBuffers::register`] names.
-    pub fn new(ring: &'ring mut IoUring, peers: Vec<Peer>) -> io::Result<Self> {
+    pub fn new(ring: &'ring mut IoUring, peers: Vec<Peer>, copy: bool) -> io::Result<Self> {
         let (submitter, queue, completions) = ring.split();
         let submissions = Submissions::new(submitter, queue)?;
         let buffers = ReceiveBuffers::register(submissions.submitter())?;
         let encrypted = peers.iter().any(|peer| peer.secured.is_some());
         let framing = if encrypted { Framing::Wan } else { Framing::Be32 };
+        let receive_flags = if copy || encrypted { 0 } else { libc::MSG_TRUNC };
         let all = peers
             .into_iter()
             .map(|peer| Link {
@@ -95,7 +99,8 @@ impl<'ring> Links<'ring> {
                 stamps: VecDeque::new(),
             })
             .collect();
-        let mut links = Self { submissions, completions, buffers, framing, all, batch: Vec::new() };
+        let mut links =
+            Self { submissions, completions, buffers, framing, receive_flags, all, batch: Vec::new() };
         for link in 0..links.all.len() {
             links.receive(link)?;
         }
@@ -115,9 +120,8 @@ impl<'ring> Links<'ring> {
 
     fn receive(&mut self, link: usize) -> io::Result<()> {
         let descriptor = types::Fd(self.all[link].socket.as_raw_fd());
-        // Of records the lengths are wanted; plain bytes are not even copied.
-        let flags = if self.all[link].records.is_some() { 0 } else { libc::MSG_TRUNC };
-        let entry = opcode::RecvMulti::new(descriptor, ReceiveBuffers::GROUP).flags(flags).build();
+        let entry =
+            opcode::RecvMulti::new(descriptor, ReceiveBuffers::GROUP).flags(self.receive_flags).build();
         // SAFETY: the memory is that of the registered buffers, which are never freed.
         unsafe { self.submissions.push(&entry.user_data(link as u64)) }
     }

@@ -145,6 +145,11 @@ impl Load {
         arguments.extend(["--connections".to_owned(), connections.to_string()]);
         arguments.extend(["--size".to_owned(), size.to_string()]);
         arguments.extend(more.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]));
+        if let Self::WanEcho { .. } | Self::WanBroadcast { .. } = self {
+            // Who decrypts must have the bytes, so the other client takes them too: a client that frees them sooner, and on
+            // another path, changes what the server pays.
+            arguments.push("--copy".to_owned());
+        }
         arguments
     }
 }

@@ -45,8 +45,8 @@
 //! constructor of a packet, no raw pointer to bring one back from, and no way to return one twice.
 //!
 //! # Safety of the inside
-//! Two rules carry all of the `unsafe` here, and each block names the one that it relies on: the *ownership rule* of
-//! blocks (`block.rs`) and the *one-hand rule* of a thread's stock (`magazine.rs`). Models of both under `--cfg loom` are
+//! Two rules carry the `unsafe` here, and each block names the one that it relies on: the *ownership rule* of
+//! blocks (`block.rs`) and the *one-hand rule* of a thread's stock (`magazine.rs`). ([`prefetch`] needs neither.) Models of both under `--cfg loom` are
 //! in `tests/loom.rs`.
 
 mod beyond;
@@ -59,6 +59,7 @@ mod magazine;
 mod object;
 mod packet;
 mod packet_mut;
+mod prefetch;
 mod shelf;
 mod slab;
 mod sync;
@@ -72,4 +73,5 @@ pub use magazine::{Installed, Magazine};
 pub use object::{Pool, Pooled};
 pub use packet::{Packet, Shares};
 pub use packet_mut::{NoHeadroom, PacketMut};
+pub use prefetch::prefetch;
 pub use values::Scalar;

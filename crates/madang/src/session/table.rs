@@ -58,6 +58,14 @@ impl Sessions {
         self.hot.get(local as usize)?.as_ref()
     }
 
+    /// It is needed soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, local: u32) {
+        if let Some(slot) = self.hot.get(local as usize) {
+            madang_packet::prefetch(slot);
+        }
+    }
+
     pub(crate) fn get_mut(&mut self, local: u32) -> Option<&mut Session> {
         self.hot.get_mut(local as usize)?.as_mut()
     }

@@ -47,20 +47,25 @@ impl<D: Driver> Shard<D> {
         self.retry_unsent();
         let mut dirty = std::mem::take(&mut self.core.dirty);
         self.alike.begin();
-        dirty.retain(|local| {
-            let Some(session) = self.core.sessions.get_mut(*local) else { return false };
+        let mut kept = 0;
+        for at in 0..dirty.len() {
+            self.look_ahead_of_flush(&dirty[at + 1..]);
+            let local = dirty[at];
+            let Some(session) = self.core.sessions.get_mut(local) else { continue };
             if !session.dirty {
-                return false;
+                continue;
             }
             if urgent_only && !session.urgent {
-                return true;
+                dirty[kept] = local;
+                kept += 1;
+                continue;
             }
             session.dirty = false;
             // With a send in flight the rest stays as urgent as it is, until that send's end lists it again.
             session.urgent &= session.sending;
-            self.flush_session(*local);
-            false
-        });
+            self.flush_session(local);
+        }
+        dirty.truncate(kept);
         self.alike.end();
         // Listed meanwhile were only those that found no memory; the room is kept.
         dirty.append(&mut self.core.dirty);
@@ -124,9 +129,8 @@ impl<D: Driver> Shard<D> {
         let (wire, magazine, queues) = (&mut self.wire, &self.core.magazine, &mut self.core.queues);
         #[cfg(feature = "wan")]
         if let Speech::Sealed(records) = &mut session.speech {
-            let (outbox, latest, counters) =
-                (&mut session.outbox, &mut details.latest, &mut self.core.counters);
-            return Sealer { records, queues, outbox, latest, magazine, counters, outgoing, sent }.seal();
+            let (outbox, counters) = (&mut session.outbox, &mut self.core.counters);
+            return Sealer { records, queues, outbox, details, magazine, counters, outgoing, sent }.seal();
         }
         let head = match wire {
             Wire::Own => lan::HEADER,

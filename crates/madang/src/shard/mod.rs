@@ -7,6 +7,7 @@
 //! Nothing here is shared: other threads leave letters in the mailbox. Connections stay on the shard that they were given
 //! to, so a session's state needs no lock and its callbacks are never concurrent.
 
+mod ahead;
 #[cfg(feature = "simulation")]
 mod audit;
 mod callbacks;
@@ -213,10 +214,13 @@ impl<D: Driver> Shard<D> {
         if taken > 0 {
             self.call_worker(Content::on_worker_begin);
         }
-        for completion in completions.drain(..) {
+        let mut rest = completions.drain(..);
+        while let Some(completion) = rest.next() {
+            self.look_ahead(rest.as_slice());
             self.complete(completion);
             self.settle();
         }
+        drop(rest);
         self.completions = completions;
         self.fire_timers();
         self.read_mail();

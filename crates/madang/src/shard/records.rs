@@ -20,7 +20,7 @@ use super::flush::{CHUNK_MAX, SEND_BYTES_MAX, Unsendable};
 use crate::error::ErrorKind;
 use crate::figures::{Count, Counters};
 use crate::planted::{Planted, planted};
-use crate::session::{Author, Latest, Outbox, Queues, Taken};
+use crate::session::{Author, Details, Outbox, Queues, Taken};
 use crate::speech::Records;
 use crate::{LeaveReason, Sent, SessionId};
 
@@ -110,7 +110,7 @@ pub(super) struct Sealer<'a> {
     pub(super) records: &'a mut Records,
     pub(super) queues: &'a mut Queues,
     pub(super) outbox: &'a mut Outbox,
-    pub(super) latest: &'a mut Latest,
+    pub(super) details: &'a mut Details,
     pub(super) magazine: &'a Magazine,
     pub(super) counters: &'a mut Counters,
     pub(super) outgoing: &'a mut Outgoing,
@@ -171,7 +171,7 @@ impl Sealer<'_> {
                 Some(part) => {
                     if part.start == 0 {
                         // From here on no newer message may take its place.
-                        queues.settle_front(outbox, self.latest);
+                        queues.settle_front(outbox, &mut self.details.latest);
                         chunk.bytes(&lan::header(Kind::Message, len as u32));
                     }
                     let message = queues.peek(outbox).expect("an entry is in front");
