@@ -78,7 +78,8 @@ fn f04_a_flipped_bit_ends_the_session_and_nothing_of_the_record_is_delivered(dri
 /// and must not be looked at.
 fn f05_a_record_that_does_not_open_ends_all_be_the_next_one_right_or_not(driver: DriverChoice) {
     let (server, key, watch) = started(driver);
-    let forgeries: [fn(&[u8]) -> Vec<u8>; 3] = [
+    type Forge = fn(&[u8]) -> Vec<u8>;
+    let forgeries: [Forge; 3] = [
         |right| right.iter().enumerate().map(|(at, byte)| if at < 2 { *byte } else { byte ^ 0x55 }).collect(),
         |right| [&right[..2], &vec![0; right.len() - 2]].concat(),
         |right| [&right[..2], &right[2..].iter().rev().copied().collect::<Vec<_>>()].concat(),
