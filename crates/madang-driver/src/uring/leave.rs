@@ -5,6 +5,7 @@
 //! FIN, and the kernel may still write.
 
 use std::mem;
+use std::os::fd::IntoRawFd;
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -71,14 +72,14 @@ impl Uring {
         }
         self.table.closing += 1;
         let entry = self.table.meant(conn).expect("retired just now");
-        match mem::replace(&mut entry.socket, Place::Nowhere) {
-            // At once, by a call: the peer hears it now, and the descriptor is free now.
-            Place::Process(descriptor) => drop(descriptor),
-            Place::Ring => {
-                let submission = opcode::Close::new(Fixed(conn.index() as u32)).build();
-                self.chore(conn, OpKind::Close, submission);
-            }
-            Place::Nowhere => {}
+        // With the next poll, beside everything else that it hands over: a system call of its own costs more.
+        let submission = match mem::replace(&mut entry.socket, Place::Nowhere) {
+            Place::Process(descriptor) => Some(opcode::Close::new(Fd(descriptor.into_raw_fd())).build()),
+            Place::Ring => Some(opcode::Close::new(Fixed(conn.index() as u32)).build()),
+            Place::Nowhere => None,
+        };
+        if let Some(submission) = submission {
+            self.chore(conn, OpKind::Close, submission);
         }
         self.release_if_quiet(conn);
     }
