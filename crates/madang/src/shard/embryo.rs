@@ -139,7 +139,7 @@ impl<D: Driver> Shard<D> {
                 embryo.peer.local = local;
                 if !self.core.fabric.protocol.greets() {
                     let embryo = self.remove_embryo(index).expect("it was just there");
-                    self.promote(embryo);
+                    self.promote(embryo.into());
                     return;
                 }
                 self.embryo_begins(index);
@@ -311,7 +311,7 @@ impl<D: Driver> Shard<D> {
                         return bytes.len();
                     }
                     let Some(embryo) = self.remove_embryo(index) else { return bytes.len() };
-                    if let Some(local) = self.promote(embryo) {
+                    if let Some(local) = self.promote(embryo.into()) {
                         self.receive(local, &mut bytes[used..]);
                     }
                     return bytes.len();
@@ -380,7 +380,7 @@ impl<D: Driver> Shard<D> {
                 }
                 let embryo = self.remove_embryo(index).expect("it was just there");
                 debug_assert_eq!(embryo.speech.expect(), lan::Expect::Traffic, "it has greeted");
-                self.promote(embryo);
+                self.promote(embryo.into());
             }
             Err(reason) => self.refuse(index, reason),
         }

@@ -108,6 +108,16 @@ pub(super) enum Origin {
     Link(u32),
 }
 
+impl Origin {
+    /// The link that it is a try of.
+    pub(super) fn link(self) -> Option<u32> {
+        match self {
+            Origin::Link(link) => Some(link),
+            Origin::Gate { .. } => None,
+        }
+    }
+}
+
 impl Embryo {
     pub(super) fn key(&self, index: u32) -> EmbryoKey {
         EmbryoKey { index, serial: self.serial }
@@ -126,10 +136,7 @@ impl Embryo {
 
     /// The link that it is a try of.
     pub(super) fn link(&self) -> Option<u32> {
-        match self.origin {
-            Origin::Link(link) => Some(link),
-            Origin::Gate { .. } => None,
-        }
+        self.origin.link()
     }
 }
 

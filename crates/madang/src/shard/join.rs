@@ -1,6 +1,7 @@
-//! From an embryo to a session: set-up, welcome, `on_join`, and the first messages.
+//! From an embryo, or straight from the accept, to a session: set-up, welcome, `on_join`, and the first messages.
 
 use madang_driver::{Conn, Driver};
+use madang_packet::PacketMut;
 use madang_wire::Framing;
 use madang_wire::lan::{self, Welcome};
 
@@ -8,6 +9,7 @@ use super::callbacks::Call;
 use super::connections::Owner;
 use super::core::after;
 use super::embryos::{Embryo, Origin, Stage};
+use super::waiting::Wait;
 use super::watch::check_period_ms;
 use super::{Shard, Timer};
 use crate::error::ErrorKind;
@@ -16,24 +18,73 @@ use crate::framing::{Guarded, Wire};
 use crate::letters::Report;
 use crate::planted::{Planted, planted};
 use crate::session::{Details, Life, Outbox, Session};
+use crate::speech::Speech;
 use crate::user::Content;
 use crate::{LeaveReason, Peer, Sent, SessionId};
 
+/// Who is about to join: what a session takes over from the embryo that it was.
+pub(super) struct Entrant {
+    conn: Conn,
+    peer: Peer,
+    speech: Speech,
+    inbox: Option<PacketMut>,
+    outbox: Option<PacketMut>,
+    receiving: bool,
+    sending: bool,
+    paused: bool,
+    send_limit: u32,
+    greeted: bool,
+    wait: Option<Box<Wait>>,
+    origin: Origin,
+}
+
+impl From<Embryo> for Entrant {
+    fn from(embryo: Embryo) -> Entrant {
+        let Embryo { conn, peer, speech, inbox, outbox, receiving, sending, paused, .. } = embryo;
+        let Embryo { send_limit, greeted, wait, origin, .. } = embryo;
+        Entrant {
+            conn,
+            peer,
+            speech,
+            inbox,
+            outbox,
+            receiving,
+            sending,
+            paused,
+            send_limit,
+            greeted,
+            wait,
+            origin,
+        }
+    }
+}
+
 impl<D: Driver> Shard<D> {
-    /// A connection without a greeting joins at once.
+    /// A connection without a greeting joins at once: it is never an embryo, with a place and a deadline of one.
     pub(super) fn join_directly(&mut self, conn: Conn, peer: Peer, origin: Origin) {
-        let index = self.embryo(conn, peer, Stage::ExpectPlace, origin);
-        let embryo = self.remove_embryo(index).expect("it was just made");
-        self.promote(embryo);
+        self.promote(Entrant {
+            conn,
+            peer,
+            speech: Speech::Foreign,
+            inbox: None,
+            outbox: None,
+            receiving: false,
+            sending: false,
+            paused: false,
+            send_limit: self.frame_limit.get(),
+            greeted: false,
+            wait: None,
+            origin,
+        });
     }
 
-    /// Makes a session of an embryo: set-up, welcome, `on_join`, then what was held, then the receive.
-    pub(super) fn promote(&mut self, mut embryo: Embryo) -> Option<u32> {
+    /// Makes a session: set-up, welcome, `on_join`, then what was held, then the receive.
+    pub(super) fn promote(&mut self, mut entrant: Entrant) -> Option<u32> {
         let Some((local, id)) = self.session_name() else {
             self.core.error_of(ErrorKind::ServerFull, None, None);
-            return self.promote_failed(embryo);
+            return self.promote_failed(entrant);
         };
-        let (waited, words) = match embryo.wait.take() {
+        let (waited, words) = match entrant.wait.take() {
             Some(wait) => (wait.framing, [wait.word, wait.first]),
             None => (None, [None, None]),
         };
@@ -42,27 +93,28 @@ impl<D: Driver> Shard<D> {
             Wire::Custom(make) => match Guarded::make(make, self.frame_limit, id.serial()) {
                 Ok(framing) => Some(framing),
                 Err(words) => {
-                    self.core.error_of(ErrorKind::Panic(words), None, Some(embryo.peer.remote));
+                    self.core.error_of(ErrorKind::Panic(words), None, Some(entrant.peer.remote));
                     self.core.sessions.free(local);
-                    return self.promote_failed(embryo);
+                    return self.promote_failed(entrant);
                 }
             },
             Wire::Own | Wire::Be32(_) => None,
         };
-        let (link, sending) = (embryo.link(), embryo.sending);
-        let Embryo {
+        let Entrant {
             conn,
             peer,
             speech,
             mut inbox,
             outbox,
             receiving,
+            sending,
             paused,
             send_limit,
-            origin,
             greeted,
+            origin,
             ..
-        } = embryo;
+        } = entrant;
+        let link = origin.link();
         let greets = matches!(self.wire, Wire::Own);
         let mut details = Details::new(peer.clone(), self.core.now);
         details.link = link;
@@ -157,9 +209,9 @@ impl<D: Driver> Shard<D> {
         ))
     }
 
-    /// No slot, no serial or no framing: the embryo lives on just long enough to be reset.
-    fn promote_failed(&mut self, embryo: Embryo) -> Option<u32> {
-        let Embryo { conn, peer, receiving, sending, origin, .. } = embryo;
+    /// No slot, no serial or no framing: who did not join lives on as an embryo, just long enough to be reset.
+    fn promote_failed(&mut self, entrant: Entrant) -> Option<u32> {
+        let Entrant { conn, peer, receiving, sending, origin, .. } = entrant;
         self.connections.clear(conn);
         let index = self.embryo(conn, peer, Stage::Aborting, origin);
         let again = self.embryos.get(index).expect("it was just made");
