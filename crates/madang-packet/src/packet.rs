@@ -214,6 +214,24 @@ unsafe impl Send for Shares {}
 // SAFETY: nothing can be done through `&Shares` but reading the number.
 unsafe impl Sync for Shares {}
 
+impl Shares {
+    /// Takes a share back, if it is one of this packet: it is given up with all others, for one atomic subtraction at the
+    /// end. The other way round than [`Packet::shares`], for who holds many of them.
+    ///
+    /// # Errors
+    /// The packet itself, when it is another one.
+    #[inline]
+    pub fn take_back(&mut self, packet: Packet) -> Result<(), Packet> {
+        if packet.block.as_ptr() != self.block.as_ptr() {
+            return Err(packet);
+        }
+        // Its reference is ours from here on, and keeps the block if none of ours was left to do so.
+        self.left += 1;
+        std::mem::forget(packet);
+        Ok(())
+    }
+}
+
 impl Iterator for Shares {
     type Item = Packet;
 

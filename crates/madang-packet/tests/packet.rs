@@ -262,6 +262,33 @@ fn clones_share_the_bytes_and_the_last_one_may_write_again() {
 }
 
 #[test]
+fn shares_are_taken_back_by_their_own_packet_only_and_given_up_together() {
+    let depot = Depot::new(PoolSettings::default());
+    let [packet, other] = [1, 2].map(|_| depot.packet(8).expect("no limit").freeze());
+    let kept = packet.clone();
+    let mut shares = packet.shares(3);
+    let mut held: Vec<_> = shares.by_ref().collect();
+    assert_eq!((held.len(), shares.len()), (3, 0));
+    held.drain(1..).for_each(|share| shares.take_back(share).expect("it is one of them"));
+    let other = shares.take_back(other).expect_err("it is another packet");
+    assert!(other.is_unique());
+    assert_eq!(shares.len(), 2);
+    held.extend(shares.next());
+    drop(shares);
+    assert!(!kept.is_unique());
+    drop(held);
+    assert!(kept.is_unique());
+
+    // The last reference of all may be one that was taken back.
+    let mut shares = kept.shares(1);
+    let last = shares.next().expect("one");
+    shares.take_back(last).expect("it is one of them");
+    drop(shares);
+    drop(other);
+    assert_eq!(depot.figures().in_use.blocks, 0);
+}
+
+#[test]
 fn shares_that_are_not_taken_are_given_back() {
     for (count, taken) in [(0, 0), (1, 0), (1, 1), (2, 1), (1000, 1000), (1000, 999), (1000, 1), (1000, 0)] {
         let depot = Depot::new(PoolSettings::default());

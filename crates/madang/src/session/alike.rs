@@ -10,7 +10,7 @@
 //! are the same, too. So the copy is made for the first of them, and the kernel reads the others' from cache lines that
 //! are warm. Only the last chunk is remembered: who is in a broadcast stands in a row.
 
-use madang_packet::Packet;
+use madang_packet::{Packet, Shares};
 
 use super::{Outbox, Queues};
 use crate::Sent;
@@ -24,6 +24,8 @@ pub(crate) struct Alike {
     flushing: bool,
     /// The places of the packets in the chunk, in order.
     places: Vec<usize>,
+    /// Those packets' shares that were in the queues of who is sent the chunk: they go back together, when it is forgotten.
+    shares: Vec<Shares>,
     /// The chunk, once it is made.
     chunk: Option<(Packet, Sent)>,
 }
@@ -39,17 +41,26 @@ impl Alike {
     /// Lets the chunk go.
     pub(crate) fn end(&mut self) {
         self.flushing = false;
+        self.shares.clear();
         if !planted(Planted::ChunkRemembered) {
             self.forget();
         }
     }
 
-    /// The chunk of a session that had all that `outbox` has, and nothing else; and what it carries.
-    pub(crate) fn find(&self, queues: &Queues, outbox: &Outbox) -> Option<(Packet, Sent)> {
+    /// If somebody had all that `outbox` has, and nothing else: takes it off the queue, and answers his chunk and what it
+    /// carries.
+    pub(crate) fn find(&mut self, queues: &mut Queues, outbox: &mut Outbox) -> Option<(Packet, Sent)> {
         let (chunk, sent) = self.chunk.as_ref()?;
-        let alike =
-            outbox.len() == self.places.len() && queues.places(outbox).eq(self.places.iter().copied());
-        alike.then(|| (chunk.clone(), *sent))
+        if outbox.len() != self.places.len() || !queues.places(outbox).eq(self.places.iter().copied()) {
+            return None;
+        }
+        let mut shares = self.shares.iter_mut();
+        queues.drain(outbox, |packet, _, _| {
+            // Compared just now: it is one of them.
+            drop(shares.next().map(|shares| shares.take_back(packet)));
+            None
+        });
+        Some((chunk.clone(), *sent))
     }
 
     /// A chunk is about to be made of all in `outbox`. False when it is not worth remembering: nobody else has this packet.
@@ -59,6 +70,7 @@ impl Alike {
         }
         self.forget();
         self.places.extend(queues.places(outbox));
+        self.shares.extend(queues.packets(outbox).map(|packet| packet.clone().shares(1)));
         true
     }
 
@@ -69,6 +81,7 @@ impl Alike {
 
     fn forget(&mut self) {
         self.places.clear();
+        self.shares.clear();
         self.chunk = None;
     }
 }
@@ -98,8 +111,8 @@ mod tests {
             }
             outbox
         };
-        let first = queue(&[&a, &b]);
-        let cases = [
+        let mut first = queue(&[&a, &b]);
+        let mut cases = [
             (queue(&[&a, &b]), true),
             (queue(&[&b, &a]), false),
             (queue(&[&a]), false),
@@ -113,15 +126,20 @@ mod tests {
         assert!(!alike.expect(&queues, &first), "outside of a flush nothing is remembered");
         alike.begin();
         assert!(queues.is_shared(&first) && alike.expect(&queues, &first));
-        assert!(alike.find(&queues, &first).is_none(), "it is not made yet");
+        assert!(alike.find(&mut queues, &mut first).is_none(), "it is not made yet");
         alike.remember(&chunk, sent);
-        for (index, (outbox, shares)) in cases.iter().enumerate() {
-            let found = alike.find(&queues, outbox);
+        for (index, (outbox, shares)) in cases.iter_mut().enumerate() {
+            let before = outbox.len();
+            let found = alike.find(&mut queues, outbox);
             assert_eq!(found.is_some(), *shares, "case {index}");
             assert!(found.is_none_or(|(got, carried)| got.place() == chunk.place() && carried == sent));
+            assert_eq!(outbox.len(), if *shares { 0 } else { before }, "case {index}");
+            queues.clear(outbox);
         }
         alike.end();
-        assert!(alike.find(&queues, &first).is_none(), "the flush is over");
+        assert!(alike.find(&mut queues, &mut first).is_none(), "the flush is over");
         assert!(chunk.is_unique(), "nothing of the chunk is kept");
+        queues.clear(&mut first);
+        assert!([&a, &b, &c].iter().all(|packet| packet.is_unique()), "nor of what it is made of");
     }
 }

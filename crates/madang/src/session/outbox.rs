@@ -6,7 +6,8 @@
 //! ```
 //!
 //! An idle session pins nothing here, and after warm-up nothing is allocated: nodes are reused last in, first out, while
-//! they are in the cache.
+//! they are in the cache. When nothing at all waits, which is after most flushes, they are handed out anew from the first
+//! on: so a broadcast fills them, and its flush finds them, in the order in which they lie.
 
 use madang_packet::Packet;
 
@@ -86,14 +87,19 @@ pub(crate) struct Sums {
 #[derive(Debug)]
 pub(crate) struct Queues {
     nodes: Vec<Node>,
+    /// Nodes that were given back.
     free: u32,
+    /// From here on none was handed out since nothing waited.
+    fresh: u32,
+    /// Nodes that are queued.
+    queued: u32,
     /// Bytes queued in all sessions together.
     bytes: usize,
 }
 
 impl Queues {
     pub(crate) fn new() -> Queues {
-        Queues { nodes: Vec::new(), free: NIL, bytes: 0 }
+        Queues { nodes: Vec::new(), free: NIL, fresh: 0, queued: 0, bytes: 0 }
     }
 
     /// Bytes that wait in all of the shard's queues.
@@ -119,9 +125,16 @@ impl Queues {
 
     #[inline]
     fn node(&mut self, packet: Packet, author: Author) -> u32 {
-        let at = self.free;
+        self.queued += 1;
+        if let Some(node) = self.nodes.get_mut(self.free as usize) {
+            let at = std::mem::replace(&mut self.free, node.next);
+            node.put(packet);
+            (node.next, node.author) = (NIL, author);
+            return at;
+        }
+        let at = self.fresh;
+        self.fresh += 1;
         let Some(node) = self.nodes.get_mut(at as usize) else { return self.grow(packet, author) };
-        self.free = node.next;
         node.put(packet);
         (node.next, node.author) = (NIL, author);
         at
@@ -131,6 +144,17 @@ impl Queues {
     fn grow(&mut self, packet: Packet, author: Author) -> u32 {
         self.nodes.push(Node { packet: Some(packet), next: NIL, author });
         u32::try_from(self.nodes.len() - 1).expect("the queue limits keep the nodes below 2^32")
+    }
+
+    /// A chain of `count` nodes is free again.
+    #[inline]
+    fn give_back(&mut self, first: u32, last: u32, count: usize) {
+        self.queued -= count as u32;
+        if self.queued == 0 {
+            (self.free, self.fresh) = (NIL, 0);
+        } else {
+            self.nodes[last as usize].next = std::mem::replace(&mut self.free, first);
+        }
     }
 
     /// The length of the entry in front, and whose it is.
@@ -175,9 +199,14 @@ impl Queues {
 
     /// Where the packets lie that wait, in order.
     pub(crate) fn places(&self, outbox: &Outbox) -> impl Iterator<Item = usize> {
+        self.packets(outbox).map(Packet::place)
+    }
+
+    /// The packets that wait, in order.
+    pub(crate) fn packets(&self, outbox: &Outbox) -> impl Iterator<Item = &Packet> {
         let first = self.nodes.get(outbox.head as usize);
         let nodes = std::iter::successors(first, |node| self.nodes.get(node.next as usize));
-        nodes.map(|node| node.packet.as_ref().map_or(0, Packet::place))
+        nodes.filter_map(|node| node.packet.as_ref())
     }
 
     /// Takes the entry in front.
@@ -216,10 +245,10 @@ impl Queues {
             last = at;
             at = node.next;
         }
-        // The nodes go back in one piece.
-        let Some(last) = self.nodes.get_mut(last as usize) else { return sums };
-        last.next = self.free;
-        self.free = first;
+        if last == NIL {
+            return sums;
+        }
+        self.give_back(first, last, sums.entries);
         outbox.head = at;
         if at == NIL {
             outbox.tail = NIL;
@@ -269,8 +298,7 @@ impl Queues {
             }
             let node = &mut self.nodes[at as usize];
             let len = node.packet.take().map_or(0, |packet| packet.len());
-            node.next = self.free;
-            self.free = at;
+            self.give_back(at, at, 1);
             outbox.len -= 1;
             outbox.bytes -= len as u32;
             self.bytes -= len;

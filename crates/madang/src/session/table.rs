@@ -84,6 +84,11 @@ impl Sessions {
         Some((self.hot.get_mut(local as usize)?.as_mut()?, self.cold.get_mut(local as usize)?.as_mut()?))
     }
 
+    /// A session that is there, and where its other part is: which is not looked at, as it lies in another cache line.
+    pub(crate) fn apart(&mut self, local: u32) -> Option<(&mut Session, &mut Option<Details>)> {
+        Some((self.hot.get_mut(local as usize)?.as_mut()?, self.cold.get_mut(local as usize)?))
+    }
+
     /// One past the highest slot ever used.
     pub(crate) fn end(&self) -> u32 {
         self.hot.len() as u32

@@ -24,7 +24,7 @@ use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
 use crate::planted::{Planted, planted};
-use crate::session::{Author, Gait, Life, Outbox, Queues};
+use crate::session::{Author, Details, Gait, Life, Outbox, Queues};
 use crate::settings::ms;
 #[cfg(feature = "wan")]
 use crate::speech::Speech;
@@ -125,26 +125,25 @@ impl<D: Driver> Shard<D> {
 
     /// Takes entries off the queue and makes bytes of them.
     fn compose(&mut self, local: u32, outgoing: &mut Outgoing, sent: &mut Sent) -> Result<(), Unsendable> {
-        let Some((session, details)) = self.core.sessions.both(local) else { return Ok(()) };
+        // The rest of the session is looked at by those alone that have something there.
+        let Some((session, details)) = self.core.sessions.apart(local) else { return Ok(()) };
         let (wire, magazine, queues) = (&mut self.wire, &self.core.magazine, &mut self.core.queues);
         #[cfg(feature = "wan")]
         if let Speech::Sealed(records) = &mut session.speech {
+            let details = details.as_mut().expect("a session has details");
             let (outbox, counters) = (&mut session.outbox, &mut self.core.counters);
             return Sealer { records, queues, outbox, details, magazine, counters, outgoing, sent }.seal();
         }
         let head = match wire {
             Wire::Own => lan::HEADER,
             Wire::Be32(_) => be32::HEADER,
-            Wire::Custom(_) => {
-                details.framing.as_ref().expect("a foreign session has its framing").overhead().total()
-            }
+            Wire::Custom(_) => framing(details).overhead().total(),
         };
         let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
         // A framing with a state of its own says everything differently to each.
         let shared = !matches!(wire, Wire::Custom(_)) && queues.is_shared(&session.outbox);
         if shared {
-            if let Some((chunk, carried)) = self.alike.find(queues, &session.outbox) {
-                queues.clear(&mut session.outbox);
+            if let Some((chunk, carried)) = self.alike.find(queues, &mut session.outbox) {
                 outgoing.push(chunk);
                 *sent = carried;
                 return Ok(());
@@ -176,10 +175,7 @@ impl<D: Driver> Shard<D> {
                 total += match wire {
                     Wire::Own => run.copy(|len| lan::header(Kind::Message, len)),
                     Wire::Be32(_) => run.copy(be32::header),
-                    Wire::Custom(_) => {
-                        let framing = details.framing.as_mut().expect("a foreign session has its framing");
-                        run.seal(framing).map_err(Unsendable::Seal)?
-                    }
+                    Wire::Custom(_) => run.seal(framing(details)).map_err(Unsendable::Seal)?,
                 };
                 continue;
             }
@@ -308,6 +304,12 @@ impl<D: Driver> Shard<D> {
         self.recycle(outgoing);
         true
     }
+}
+
+/// The framing of a foreign session.
+fn framing(details: &mut Option<Details>) -> &mut Guarded {
+    let framing = details.as_mut().and_then(|details| details.framing.as_mut());
+    framing.expect("a foreign session has its framing")
 }
 
 pub(super) enum Unsendable {
