@@ -104,6 +104,12 @@ impl Depot {
         self.core().out.bytes()
     }
 
+    /// Whether the pool had to refuse since it was last trimmed: what idles in one size, or in a magazine, is wanted in
+    /// another.
+    pub fn has_refused(&self) -> bool {
+        self.core().pressed.load(Ordering::Relaxed)
+    }
+
     /// Gives idle memory back to the allocator, as far as the [`Policy`] says, and answers how many bytes.
     ///
     /// Only whole slabs whose blocks all lie in the depot can go; what lies in a magazine comes with

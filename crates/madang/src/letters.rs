@@ -89,6 +89,8 @@ pub(crate) enum Word {
     DropLink { link: u32 },
     /// Another shard saw that the pool is short.
     PoolShort,
+    /// Another shard saw that the pool had to refuse: what idles here may be what is missing there.
+    GiveBack,
     /// To the gate's shard: something happened elsewhere.
     Report(Report),
     /// Stop accepting, and end all sessions in this gait; the shard ends when the last one left or at its deadline.
@@ -166,10 +168,18 @@ impl TicketBytes {
     }
 }
 
+/// A ticket, and who shows it.
+pub(crate) struct Shown {
+    pub(crate) ticket: TicketBytes,
+    pub(crate) peer: Peer,
+}
+
 /// What shards report to the gate.
 pub(crate) enum Report {
     /// A greeting was fine: may he have a place?
-    Proven { guest: GuestId, node: Arc<Node>, ticket: Option<TicketBytes>, priority: u8 },
+    Proven { guest: GuestId, node: Arc<Node>, ticket: Option<Box<Shown>>, priority: u8 },
+    /// Content and its peer were told that a guest is back in his turn, with the next ticket for it.
+    Heard { guest: GuestId },
     /// A guest is gone without having joined. `keeps`: he waited, was not sent away, and has a ticket to come back with.
     Gone { guest: GuestId, keeps: Option<Kept> },
     /// A guest became a session; of which node, if it has a name.

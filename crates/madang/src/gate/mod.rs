@@ -44,7 +44,7 @@ use self::waiting::{Knock, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::figures::Count;
 use crate::framing::Protocol;
-use crate::letters::{Entry, Report, TicketBytes, Word};
+use crate::letters::{Entry, Report, Shown, Word};
 use crate::planted::{Planted, planted};
 use crate::shard::{Core, ErrorGate, Timer};
 use crate::timers::TimerKey;
@@ -319,8 +319,9 @@ impl Gate {
         match report {
             Report::Proven { guest, node, ticket, priority } => {
                 self.guests.raise(guest, priority);
-                self.proven(guest, &node, ticket.as_ref(), driver, core)
+                self.proven(guest, &node, ticket, driver, core)
             }
+            Report::Heard { guest } => self.return_heard(guest),
             Report::Gone { guest: id, keeps } => {
                 let Some(guest) = self.forget(id) else { return };
                 self.load[guest.shard] -= 1;
@@ -363,7 +364,7 @@ impl Gate {
         &mut self,
         guest: GuestId,
         node: &Node,
-        ticket: Option<&TicketBytes>,
+        ticket: Option<Box<Shown>>,
         driver: &mut impl Driver,
         core: &mut Core,
     ) {
@@ -384,11 +385,10 @@ impl Gate {
                 for id in older {
                     core.fabric.disconnect(id, LeaveReason::Superseded);
                 }
-                if ticket.is_some_and(|ticket| self.is_being_placed(ticket)) {
-                    // In a moment it is known whose the place is; the ticket is good until then.
+                if ticket.as_ref().is_some_and(|shown| self.is_unsettled(&shown.ticket)) {
                     return self.answer(guest, Err(RefusalReason::Busy), core);
                 }
-                if !ticket.is_some_and(|ticket| self.returns(guest, ticket, driver, core)) {
+                if !ticket.is_some_and(|shown| self.returns(guest, *shown, driver, core)) {
                     self.knock(Knock { guest, incoming: None }, driver, core);
                 }
             }

@@ -21,14 +21,14 @@ use super::limits::Pace;
 use super::queue::{Presence, Queue, Turn, Waiter};
 use super::table::Verdict;
 use super::{Gate, TurnedAway};
-use crate::Settings;
 use crate::error::ErrorKind;
 use crate::figures::Count;
-use crate::letters::{Adoption, Entry, Kept, News, TicketBytes, Word};
+use crate::letters::{Adoption, Entry, Kept, News, Shown, TicketBytes, Word};
 use crate::planted::{Planted, planted};
 use crate::settings::ms;
 use crate::shard::{Core, Timer};
 use crate::timers::TimerKey;
+use crate::{Peer, Settings};
 
 /// Patience on the doorstep, where there is no waiting queue. The end of a connection that lies in our kernel is noticed
 /// within a turn of its shard: a few milliseconds, many times that on a machine that is too busy.
@@ -61,6 +61,16 @@ pub(super) struct Waiting {
     news_after: Option<Turn>,
     /// Waiters with a place who have not joined: if their link breaks now, they have their turns back.
     pub(super) placed: BTreeMap<GuestId, (Turn, [u8; 16])>,
+    /// Waiters who came back with their tickets, until their shards have told content and them so.
+    returning: BTreeMap<GuestId, Returning>,
+}
+
+/// What a turn is kept by when the link over which its waiter came back breaks before anybody heard of it: for content he
+/// still waits, and his client has no other ticket than the one that it has just shown.
+struct Returning {
+    turn: Turn,
+    secret: [u8; 16],
+    peer: Peer,
 }
 
 impl Waiting {
@@ -76,11 +86,12 @@ impl Waiting {
             news_timer: None,
             news_after: None,
             placed: BTreeMap::new(),
+            returning: BTreeMap::new(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.placed.is_empty()
+        self.queue.is_empty() && self.placed.is_empty() && self.returning.is_empty()
     }
 }
 
@@ -233,6 +244,10 @@ impl Gate {
 
     /// A waiter's connection is gone. `keeps`: he may come back, and content has not heard that he is gone.
     pub(super) fn waiter_gone(&mut self, id: GuestId, guest: &Guest, keeps: Option<Kept>, core: &mut Core) {
+        let returning = self.waiting.returning.remove(&id);
+        if guest.stage == Stage::Evicted {
+            return; // he came back over another link, and waits or is placed there
+        }
         let secret = match (self.waiting.placed.remove(&id), self.waiting.queue.turn_of(id)) {
             (Some((_, secret)), _) => Some(secret),
             (None, Some(turn)) => {
@@ -245,7 +260,13 @@ impl Gate {
             // He was sent away, and died before he heard of it.
             (None, None) => None,
         };
-        let Some(kept) = keeps else { return };
+        let (kept, secret) = match (keeps, returning) {
+            (Some(kept), _) => (kept, secret),
+            (None, Some(Returning { turn, secret: older, peer })) => {
+                (Kept { turn, peer: Box::new(peer) }, secret.map(|_| older))
+            }
+            (None, None) => return,
+        };
         if secret.is_none() || !self.is_open() || planted(Planted::QueuePlaceLost) {
             return wait_over(kept, core);
         }
@@ -264,21 +285,20 @@ impl Gate {
     pub(super) fn returns(
         &mut self,
         guest: GuestId,
-        ticket: &TicketBytes,
+        Shown { ticket, peer }: Shown,
         driver: &mut impl Driver,
         core: &mut Core,
     ) -> bool {
         let turn = ticket.turn();
-        let Some(waiter) = self.waiting.queue.get_mut(turn) else { return false };
-        if !waiter.secret.is_some_and(|secret| ticket.proves(secret)) {
-            return false;
-        }
+        let shown = self.waiting.queue.get_mut(turn).and_then(|waiter| waiter.secret);
+        let Some(shown) = shown.filter(|secret| ticket.proves(*secret)) else { return false };
         let waiter = self.waiting.queue.remove(turn).expect("it was just seen");
         if let Some(timer) = waiter.timer {
             core.timers.cancel(timer);
         }
+        self.waiting.returning.insert(guest, Returning { turn, secret: shown, peer });
         let secret =
-            if planted(Planted::TicketTakenTwice) { waiter.secret } else { self.draw_secret(driver, core) };
+            if planted(Planted::TicketTakenTwice) { Some(shown) } else { self.draw_secret(driver, core) };
         match waiter.presence {
             // His old connection looks alive still; whoever has the ticket is the same client.
             Presence::Here { guest: old, .. } => {
@@ -293,10 +313,17 @@ impl Gate {
         true
     }
 
-    /// Whether the turn of this ticket has a place already, and its shard has not told whether the old link lived to take it.
-    pub(super) fn is_being_placed(&self, ticket: &TicketBytes) -> bool {
-        let mut placed = self.waiting.placed.values();
-        placed.any(|(turn, secret)| *turn == ticket.turn() && ticket.proves(*secret))
+    /// Whether it is known in a moment only what becomes of the turn of this ticket, which is good until then: it has a place,
+    /// or the ticket was shown already, and a shard has not told whether the link lived long enough for it.
+    pub(super) fn is_unsettled(&self, ticket: &TicketBytes) -> bool {
+        let placed = self.waiting.placed.values().copied();
+        let returning = self.waiting.returning.values().map(|returning| (returning.turn, returning.secret));
+        placed.chain(returning).any(|(turn, secret)| turn == ticket.turn() && ticket.proves(secret))
+    }
+
+    /// Content and its peer have heard that a guest is back in his turn.
+    pub(super) fn return_heard(&mut self, guest: GuestId) {
+        self.waiting.returning.remove(&guest);
     }
 
     fn uncount(&mut self, counted_at: Option<IpAddr>) {

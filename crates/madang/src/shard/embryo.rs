@@ -353,7 +353,7 @@ impl<D: Driver> Shard<D> {
                 embryo.peer.node = Some(Arc::clone(&node));
                 if let (Stage::ExpectGreeting, Origin::Gate { guest, .. }) = (embryo.stage, embryo.origin) {
                     embryo.stage = Stage::ExpectPlace;
-                    let ticket = TicketBytes::read(theirs.ticket);
+                    let ticket = TicketBytes::read(theirs.ticket).map(|ticket| embryo.shows(ticket));
                     self.core.fabric.report(Report::Proven { guest, node, ticket, priority: 0 });
                 }
             }

@@ -9,9 +9,7 @@ use madang_wire::Kind;
 use super::waiting::Wait;
 use crate::Peer;
 use crate::gate::GuestId;
-use crate::letters::EmbryoKey;
-#[cfg(feature = "wan")]
-use crate::letters::TicketBytes;
+use crate::letters::{EmbryoKey, Shown, TicketBytes};
 use crate::speech::Speech;
 use crate::timers::TimerKey;
 
@@ -132,6 +130,11 @@ impl Embryo {
             // A record cannot be looked into without taking it out of the stream, where it may have to wait.
             _ => false,
         }
+    }
+
+    /// A ticket that it shows, as the gate is told of it.
+    pub(super) fn shows(&self, ticket: TicketBytes) -> Box<Shown> {
+        Box::new(Shown { ticket, peer: self.peer.clone() })
     }
 
     /// The link that it is a try of.

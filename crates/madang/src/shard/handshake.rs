@@ -224,7 +224,7 @@ impl<D: Driver> Shard<D> {
         embryo.stage = Stage::ExpectPlace;
         let node = embryo.peer.node.clone().unwrap_or_default();
         let priority = embryo.peer.account.as_ref().map_or(0, |account| account.class);
-        let ticket = embryo.ticket.take();
+        let ticket = embryo.ticket.take().map(|ticket| embryo.shows(ticket));
         self.core.fabric.report(Report::Proven { guest, node, ticket, priority });
     }
 

@@ -69,6 +69,9 @@ impl<D: Driver> Shard<D> {
             Word::Connect(spec) => self.link_add(spec),
             Word::DropLink { link } => self.link_drop(link),
             Word::PoolShort => self.relieve_pool(),
+            Word::GiveBack => {
+                self.core.magazine.trim();
+            }
             Word::Report(report) => self.reported(report),
             Word::Stop { graceful } => {
                 if graceful {

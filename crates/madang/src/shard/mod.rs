@@ -51,7 +51,7 @@ use crate::figures::Count;
 use crate::framing::Wire;
 use crate::gate::Gate;
 use crate::id::Serials;
-use crate::letters::Adoption;
+use crate::letters::{Adoption, Word};
 #[cfg(feature = "wan")]
 use crate::letters::EmbryoKey;
 use crate::links::Links;
@@ -245,20 +245,32 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Looks after the pool now and then. A client gives its idle memory back, in a turn that had nothing else to do (its
-    /// heartbeats bring some). A server keeps what it paid for; but after the pool had to refuse, it lets sizes that lie
-    /// idle go, or one size of packets could hold the whole budget for ever.
+    /// heartbeats bring some). A server keeps what it paid for; but after the pool had to refuse, all its shards let go of
+    /// what lies idle with them, or one size of packets could hold the whole budget for ever, a few in each magazine.
     fn trim(&mut self, taken: usize) {
         if self.core.now.since(self.trimmed) < TRIM_PAUSE {
             return;
         }
         if self.core.fabric.is_server {
-            self.core.fabric.depot.trim();
+            self.give_back_after_refusal();
         } else if taken == 0 {
             self.core.magazine.trim();
         } else {
             return;
         }
         self.trimmed = self.core.now;
+    }
+
+    fn give_back_after_refusal(&self) {
+        if !self.core.fabric.depot.has_refused() || self.stopping.is_some() {
+            return;
+        }
+        for (shard, mailbox) in self.core.fabric.mailboxes.iter().enumerate() {
+            if shard != self.core.shard {
+                mailbox.control(Word::GiveBack);
+            }
+        }
+        self.core.magazine.trim();
     }
 
     /// Adapts the batch to the time it took, and publishes the counters.

@@ -22,7 +22,7 @@ use super::{Shard, Timer};
 use crate::error::{ErrorKind, LinkDown};
 use crate::framing::{Guarded, Wire};
 use crate::gate::{GuestId, Turn};
-use crate::letters::{Kept, News, TicketBytes};
+use crate::letters::{Kept, News, Report, TicketBytes};
 use crate::settings::ms;
 use crate::speech::Speech;
 use crate::{Link, Standing, WaitState, Waiter, WaiterId};
@@ -82,6 +82,9 @@ impl<D: Driver> Shard<D> {
             word: None,
             first: None,
         }));
+        if let (false, Origin::Gate { guest, .. }) = (news.entered, embryo.origin) {
+            self.core.fabric.report(Report::Heard { guest });
+        }
         self.beat_again(index);
         let state =
             if news.entered { WaitState::Entered(news.standing) } else { WaitState::Moved(news.standing) };

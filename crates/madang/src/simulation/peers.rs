@@ -568,7 +568,11 @@ impl Line {
                 return;
             }
             let now = table.world.now();
-            if self.expects == Expects::Traffic && self.asked.is_none_or(|at| now.since(at) > ASK_EVERY) {
+            // One question waits with who waits for a place; several would all be answered at once, and fill a small queue.
+            let asks_again = ledger.session_of_peer(self.peer.local()).is_some();
+            if self.expects == Expects::Traffic
+                && self.asked.is_none_or(|at| asks_again && now.since(at) > ASK_EVERY)
+            {
                 self.asked = Some(now);
                 self.say(table, ledger, MARKER);
             }

@@ -26,7 +26,9 @@ impl Shard {
         let is_in_flight = matches!(place.connect, Connect::Pending(_))
             || place.recv == Recv::Started
             || place.send.is_some();
-        place.words_after_close = is_in_flight && machine.dice.fires(FaultKind::WordsAfterClose);
+        if is_in_flight && machine.dice.fires(FaultKind::WordsAfterClose) {
+            place.silent_until = machine.now() + machine.dice.hold();
+        }
         if let Connect::Pending(local) = place.connect {
             let succeeds = machine.dice.fires(FaultKind::AbortedConnectSucceeds);
             place.connect = Connect::Aborted(succeeds.then_some(local));

@@ -76,8 +76,8 @@ struct Place {
     send: Option<Sending>,
     is_half_closed: bool,
     is_aborted: bool,
-    /// What an abort ended is told a while after it.
-    words_after_close: bool,
+    /// What an abort ended is told from then on.
+    silent_until: Time,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,22 +171,27 @@ impl Shard {
 
     /// Has something to tell: at once, or after a while.
     fn have_word(&mut self, machine: &mut Machine, word: Word) {
-        if machine.dice.fires(FaultKind::CompletionWithheld) || self.is_late(word) {
-            self.held.push((machine.now() + machine.dice.hold(), word));
+        let told_late = match word {
+            Word::Send(conn) => self.places[conn.index()].send.as_ref().is_some_and(Sending::is_told_late),
+            _ => false,
+        };
+        let until = if machine.dice.fires(FaultKind::CompletionWithheld) || told_late {
+            machine.now() + machine.dice.hold()
+        } else {
+            machine.now()
+        };
+        let until = until.max(self.silent_until(word));
+        if until > machine.now() {
+            self.held.push((until, word));
         } else {
             self.due.push_back(word);
         }
     }
 
-    /// Whether the word's packet comes later than what it tells of.
-    fn is_late(&self, word: Word) -> bool {
+    fn silent_until(&self, word: Word) -> Time {
         match word {
-            Word::Send(conn) => {
-                let place = &self.places[conn.index()];
-                place.words_after_close || place.send.as_ref().is_some_and(|sending| sending.is_told_late())
-            }
-            Word::Recv(conn) | Word::Connect(conn) => self.places[conn.index()].words_after_close,
-            Word::Accept(_) => false,
+            Word::Recv(conn) | Word::Send(conn) | Word::Connect(conn) => self.places[conn.index()].silent_until,
+            Word::Accept(_) => Time::ZERO,
         }
     }
 
@@ -321,7 +326,7 @@ impl Place {
             send: None,
             is_half_closed: false,
             is_aborted: false,
-            words_after_close: false,
+            silent_until: Time::ZERO,
         }
     }
 }
