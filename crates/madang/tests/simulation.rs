@@ -51,6 +51,15 @@ fn seeds_that_once_failed_run_clean() {
         (1022, "L05: a node came back with an older life after the server's restart"),
         (726, "a shard that stopped while the pool was short told the others so in each of its turns"),
         (10_690, "K16: a reset told to the send alone looks like an orderly end to the receive"),
+        (
+            1_755,
+            "H10: a waiter's new link broke before anybody heard that he was back, and nobody heard that he was gone",
+        ),
+        (100_052, "S14: the same; his ticket, which had been shown and not been taken, was worth nothing"),
+        (
+            108_243,
+            "I23: a few idle blocks in each shard's magazine held a small pool's whole budget: nobody came in",
+        ),
     ];
     for (seed, story) in stories {
         let report = simulation::run_twice(seed);

@@ -167,23 +167,22 @@ impl Uring {
         leaked
     }
 
-    /// Retires what has come to rest and polls, until nothing is in flight or `deadline` has come.
+    /// Retires what has come to rest and polls, until nothing is in flight or `deadline` has come; once at least.
     fn drain(&mut self, deadline: Time) {
         let mut dropped = Vec::new();
+        let mut is_over = false;
         loop {
             for conn in self.table.living().collect::<Vec<_>>() {
                 if !self.table.named(conn).is_busy() {
                     self.start_retire(conn);
                 }
             }
-            if self.in_flight == 0 && self.ready.is_empty() {
+            if self.in_flight == 0 && self.ready.is_empty() || is_over {
                 return;
             }
             self.poll(&mut dropped, usize::MAX, Wait::until(deadline));
             dropped.clear();
-            if host::now() >= deadline {
-                return;
-            }
+            is_over = host::now() >= deadline;
         }
     }
 

@@ -51,9 +51,9 @@ use crate::figures::Count;
 use crate::framing::Wire;
 use crate::gate::Gate;
 use crate::id::Serials;
-use crate::letters::{Adoption, Word};
 #[cfg(feature = "wan")]
 use crate::letters::EmbryoKey;
+use crate::letters::{Adoption, Word};
 use crate::links::Links;
 use crate::planted::{Planted, planted};
 use crate::session::Alike;

@@ -190,7 +190,9 @@ impl Shard {
 
     fn silent_until(&self, word: Word) -> Time {
         match word {
-            Word::Recv(conn) | Word::Send(conn) | Word::Connect(conn) => self.places[conn.index()].silent_until,
+            Word::Recv(conn) | Word::Send(conn) | Word::Connect(conn) => {
+                self.places[conn.index()].silent_until
+            }
             Word::Accept(_) => Time::ZERO,
         }
     }
