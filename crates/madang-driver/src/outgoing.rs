@@ -126,3 +126,60 @@ impl Outgoing {
         self.first.iter().chain(self.others.iter().flat_map(|others| others.iter()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use madang_packet::{Depot, PoolSettings};
+
+    use super::*;
+
+    /// What is left of a send of these pieces after each of these writes.
+    fn check(pieces: &[&str], writes: &[usize], left: &[&[&str]]) {
+        let depot = Depot::new(PoolSettings::default());
+        let mut outgoing = Outgoing::new();
+        // Twice: the second time in the room of the first.
+        for _ in 0..2 {
+            for piece in pieces {
+                let mut packet = depot.packet(8).unwrap();
+                packet.bytes(piece.as_bytes());
+                outgoing.push(packet.freeze());
+            }
+            for (bytes, left) in writes.iter().zip(left) {
+                outgoing.advance(*bytes);
+                let got: Vec<&[u8]> = outgoing.slices().collect();
+                let left: Vec<&[u8]> = left.iter().map(|piece| piece.as_bytes()).collect();
+                assert_eq!(got, left, "{pieces:?} after {bytes} bytes of {writes:?}");
+                assert_eq!(outgoing.first(), left.first().copied().unwrap_or_default());
+                assert_eq!((outgoing.pieces(), outgoing.is_empty()), (left.len(), left.is_empty()));
+                assert_eq!(outgoing.len(), left.concat().len());
+                let packets = depot.figures().in_use.blocks;
+                assert_eq!(packets, left.len(), "a packet is released when it has left");
+            }
+            outgoing.clear();
+            assert!(outgoing.is_empty());
+            assert_eq!((outgoing.len(), depot.figures().in_use.blocks), (0, 0));
+        }
+    }
+
+    #[test]
+    fn packets_leave_in_order_each_when_its_last_byte_has_left() {
+        check(&["abc"], &[0, 1, 2], &[&["abc"], &["bc"], &[]]);
+        check(&["abc", "", "de", "f"], &[2, 2, 1, 1], &[&["c", "de", "f"], &["e", "f"], &["f"], &[]]);
+        check(&["a", "b", "c"], &[2, 1], &[&["c"], &[]]);
+        check(&["a", "b", "c"], &[1], &[&["b", "c"]]);
+        check(&["", ""], &[0], &[&[]]);
+    }
+
+    #[test]
+    #[should_panic(expected = "at most 64 pieces")]
+    fn more_pieces_than_a_send_carries_are_the_callers_bug() {
+        let depot = Depot::new(PoolSettings::default());
+        let mut outgoing = Outgoing::new();
+        for count in 0..=OUTGOING_PIECES_MAX {
+            assert_eq!(outgoing.pieces(), count);
+            let mut packet = depot.packet(1).unwrap();
+            packet.u8(1);
+            outgoing.push(packet.freeze());
+        }
+    }
+}

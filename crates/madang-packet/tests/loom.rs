@@ -126,6 +126,23 @@ fn mc5_shares_given_back_while_others_drop() {
     });
 }
 
+/// MC5, with shares that come back and go together, as others are dropped: the last of all may be on either side.
+#[test]
+fn mc5_shares_taken_back_while_others_drop() {
+    explore(None, || {
+        let depot = pool(1);
+        let mut shares = written(&depot, 1).shares(3);
+        let [first, second, third] = [(); 3].map(|()| shares.next().expect("three"));
+        let reader = thread::spawn(move || check_read(&first, 1));
+        shares.take_back(second).expect("it is one of them");
+        shares.take_back(third).expect("it is one of them");
+        drop(shares);
+        reader.join().expect("no panic");
+        check_balance(&depot);
+        drop(written(&depot, 4));
+    });
+}
+
 /// MC5, the way back: who finds itself the last writes where the other has read.
 #[test]
 fn mc5_the_last_holder_writes_again() {

@@ -374,6 +374,38 @@ mod tests {
     }
 
     #[test]
+    fn when_nothing_waits_nodes_are_handed_out_from_the_first_on_and_none_that_waits_is_handed_out_twice() {
+        let depot = Depot::new(PoolSettings::default());
+        let mut queues = Queues::new();
+        let mut outboxes = [Outbox::EMPTY; 4];
+        let broadcast = |queues: &mut Queues, outboxes: &mut [Outbox], byte: u8| -> Vec<u32> {
+            let each = outboxes.iter_mut();
+            each.map(|outbox| queues.push(outbox, packet(&depot, byte), Author::Content)).collect()
+        };
+        for _ in 0..3 {
+            assert_eq!(broadcast(&mut queues, &mut outboxes, 1), [0, 1, 2, 3]);
+            assert_eq!(broadcast(&mut queues, &mut outboxes, 2), [4, 5, 6, 7]);
+            for outbox in &mut outboxes {
+                assert_eq!(queues.clear(outbox), 2);
+            }
+        }
+        // One that does not read keeps its nodes; the others' are given back, and the last of them is the first again.
+        broadcast(&mut queues, &mut outboxes, 3);
+        outboxes[1..].iter_mut().for_each(|outbox| assert_eq!(queues.clear(outbox), 1));
+        assert_eq!(broadcast(&mut queues, &mut outboxes, 4), [3, 2, 1, 4]);
+        let kept: Vec<u8> = queues.packets(&outboxes[0]).map(|packet| packet[0]).collect();
+        assert_eq!(kept, [3, 4]);
+        for outbox in &mut outboxes {
+            queues.clear(outbox);
+        }
+        assert_eq!(broadcast(&mut queues, &mut outboxes, 5), [0, 1, 2, 3]);
+        for outbox in &mut outboxes {
+            queues.clear(outbox);
+        }
+        assert_eq!((queues.nodes.len(), queues.bytes()), (8, 0));
+    }
+
+    #[test]
     fn p7_the_latest_takes_the_place_of_the_one_that_waits_and_the_oldest_are_shed_first() {
         let depot = Depot::new(PoolSettings::default());
         let (mut queues, mut outbox, mut latest) = (Queues::new(), Outbox::EMPTY, Latest::new());

@@ -136,27 +136,46 @@ fn k17_a_connect_ends_once_whether_it_succeeds_fails_or_is_aborted() {
 
 #[test]
 fn k09_a_place_is_used_again_under_another_name_only_when_the_kernel_let_go() {
-    let Some(mut rig) = rig(&DriverSettings { connections_max: 1, own_file_table: true, ..small() }) else {
-        return;
-    };
-    let mut names = std::collections::BTreeSet::new();
-    for _ in 0..100 {
-        let peer = TcpStream::connect(rig.address).unwrap();
-        let Completion::Accepted { mut incoming, .. } = rig.next() else { panic!("not an accept") };
-        let conn = loop {
-            match rig.uring.attach(incoming) {
-                Ok(conn) => break conn,
-                Err(AttachError::Full(back)) => incoming = back,
-                Err(AttachError::Failed(error)) => panic!("{error}"),
-            }
-            rig.poll_once(Duration::from_millis(1));
+    for own_file_table in [false, true] {
+        let Some(mut rig) = rig(&DriverSettings { connections_max: 1, own_file_table, ..small() }) else {
+            return;
         };
-        assert!(names.insert(conn));
-        rig.uring.recv_start(conn).unwrap();
-        rig.leave(conn);
-        drop(peer);
+        let mut names = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            let peer = TcpStream::connect(rig.address).unwrap();
+            let Completion::Accepted { mut incoming, .. } = rig.next() else { panic!("not an accept") };
+            let conn = loop {
+                match rig.uring.attach(incoming) {
+                    Ok(conn) => break conn,
+                    Err(AttachError::Full(back)) => incoming = back,
+                    Err(AttachError::Failed(error)) => panic!("{error}"),
+                }
+                rig.poll_once(Duration::from_millis(1));
+            };
+            assert!(names.insert(conn));
+            rig.uring.recv_start(conn).unwrap();
+            rig.leave(conn);
+            drop(peer);
+        }
+        rig.finish();
     }
-    rig.finish();
+}
+
+/// The close is a submission, and the next poll is none of the engine's any more.
+#[test]
+fn who_was_retired_last_is_closed_by_the_drivers_end() {
+    for (own_file_table, dropped) in [(false, false), (false, true), (true, false), (true, true)] {
+        let Some(mut rig) = rig(&DriverSettings { own_file_table, ..small() }) else { return };
+        let (mut peer, conn) = rig.accept();
+        rig.uring.retire(conn);
+        if dropped {
+            drop(rig.uring);
+        } else {
+            rig.finish();
+        }
+        // A socket that is still open somewhere would run into the peer's time-out.
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "own table: {own_file_table}, dropped: {dropped}");
+    }
 }
 
 #[test]
