@@ -190,7 +190,9 @@ mod tests {
         check("huge", &"# 0001\n".repeat(1_000), "too long");
         let missing = read(folder.0.join("missing")).unwrap_err();
         assert!(matches!(&missing, KeyFileError::System { .. }), "{missing}");
-        assert!(matches!(read(&folder.0).unwrap_err(), KeyFileError::NotAKey { .. }), "a folder");
+        // Some systems open no folder as a file, and say so.
+        let no_file = read(&folder.0).unwrap_err();
+        assert!(matches!(no_file, KeyFileError::NotAKey { .. } | KeyFileError::System { .. }), "{no_file}");
         assert!(read(folder.file("right", &format!("\n# mine\n  secret {DIGITS}  \n"))).is_ok());
     }
 
