@@ -84,8 +84,9 @@ impl Crowd {
             settings.queue_max = count;
             settings.queue_update_ms = 200;
             settings.queue_release_rate = release_rate;
-            // It may be as late as the machine makes it.
+            // Both sides may be as late as the machine makes them.
             settings.overload_lag_ms = 0;
+            settings.dead_after_ms = 30_000;
         });
         let server = server.start(recorder).unwrap();
         let mut clients: Vec<Client> = Vec::with_capacity(count);
