@@ -64,12 +64,8 @@ pub fn enter(mut socket: &Socket) -> anyhow::Result<Secured> {
     // Nothing is read beyond the record in which the welcome is.
     bytes.clear();
     let mut welcome = false;
-    loop {
+    while !welcome || !bytes.is_empty() {
         match secured.opening.next(&mut bytes)? {
-            Step::Need { total } if welcome && bytes.is_empty() => {
-                debug_assert!(total > 0, "more is always wanted");
-                return Ok(secured);
-            }
             Step::Need { total } => read_up_to(socket, &mut bytes, total)?,
             Step::Frame { kind: Kind::Refusal, .. } => bail!("the log-in was refused"),
             Step::Frame { kind, used, .. } => {
@@ -79,6 +75,7 @@ pub fn enter(mut socket: &Socket) -> anyhow::Result<Secured> {
             Step::Part { .. } => bail!("a long message before the welcome"),
         }
     }
+    Ok(secured)
 }
 
 /// Reads until `bytes` are `total`, and not one more.

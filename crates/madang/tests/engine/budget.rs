@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use madang::{Context, DriverChoice, ErrorKind, LeaveReason, Message, Remote, SessionId};
 
-use crate::support::{PATIENCE, Raw, Recorder, be32, eventually, finish};
+use crate::support::{
+    Hello, PATIENCE, Raw, Recorder, be32, be32_frame, echo, eventually, finish, kind, lan,
+};
 
 each_driver! {
     b02_the_largest_holder_of_all_shards_makes_way_and_the_pool_comes_back,
     b02_broadcasts_pass_over_who_holds_the_most,
+    b11_players_who_flood_take_nothing_from_a_lan_link,
 }
 
 const MEGABYTE: usize = 1 << 20;
@@ -152,5 +155,43 @@ fn b02_broadcasts_pass_over_who_holds_the_most(driver: DriverChoice) {
         std::thread::park_timeout(Duration::from_millis(5));
     }
     assert!(remote.is_live(heavy_id));
+    finish(server, &watch);
+}
+
+/// In one process: a players' server that is flooded until it is short of packets, and a LAN server with a shard and a pool of
+/// its own, whose link answers all the while. (How quickly is the bench's question: `neighbour`.)
+fn b11_players_who_flood_take_nothing_from_a_lan_link(driver: DriverChoice) {
+    const FLOOD: Duration = Duration::from_secs(2);
+    let players = be32(driver).set(|settings| settings.pool_budget_bytes = 2 * MEGABYTE);
+    let players = players.start(Recorder::silent().on_recv(echo)).unwrap();
+    let (recorder, watch) = Recorder::echo();
+    let server = lan(driver).start(recorder).unwrap();
+    let (mut peer, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    watch.join();
+    let begun = Instant::now();
+    let mut answers = 0u32;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while begun.elapsed() < FLOOD {
+                    // Nothing of the echoes is read.
+                    if let Ok(mut flooder) = Raw::try_connect(players.local_addr()) {
+                        flooder.flood(&be32_frame(&[7; 4_000]).repeat(16), 4 * MEGABYTE);
+                    }
+                }
+            });
+        }
+        while begun.elapsed() < FLOOD {
+            peer.lan(kind::MESSAGE, &answers.to_le_bytes());
+            assert_eq!(peer.expect_message(), answers.to_le_bytes());
+            answers += 1;
+        }
+    });
+    let flooded = players.figures();
+    assert!(flooded.pool.refusals > 0 || flooded.left() > 0, "the flood was felt: {flooded:?}");
+    let figures = server.figures();
+    assert!(answers > 10 && figures.sessions == 1, "{answers} answers: {figures:?}");
+    assert_eq!((figures.pool.refusals, figures.left()), (0, 0));
+    assert!(players.stop().unwrap().report().is_clean());
     finish(server, &watch);
 }

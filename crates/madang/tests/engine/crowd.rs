@@ -44,7 +44,7 @@ mod encrypted {
         });
         let number = |waiter: &Waiter| waiter.peer.account.as_ref().expect("it logged in").id;
         let tongue = Tongue::Wan(key);
-        // Under 60 a second, the last hundred have three seconds and more to wait.
+        // Those behind have three seconds and more to wait when their links drop.
         let crowd = Crowd { clients: 300, places: 30, release_rate: 55, drop_behind: 210, tongue };
         crowd.plays(server, number);
     }

@@ -394,8 +394,8 @@ fn b13_what_is_queued_as_a_send_ends_leaves_too(driver: DriverChoice) {
     let remote = server.remote();
     for round in 0..ROUNDS {
         assert!(remote.send(id, remote.packet(&round.to_le_bytes())).is_queued());
-        // From at once to some microseconds later, which is when the send before ends.
-        for _ in 0..round % 512 * 8 {
+        // From at once to a tenth of a millisecond later: somewhere there the shard wakes, and the send before ends.
+        for _ in 0..round % 512 * 64 {
             std::hint::spin_loop();
         }
         assert!(remote.send(id, remote.packet(&(!round).to_le_bytes())).is_queued());
