@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use madang::{Context, DriverChoice, ErrorKind, LeaveReason, Message, Remote, SessionId};
 
-use crate::support::{
-    Hello, PATIENCE, Raw, Recorder, be32, be32_frame, echo, eventually, finish, kind, lan,
-};
+use crate::support::{Hello, PATIENCE, Raw, Recorder, be32, be32_frame, echo, eventually, finish, kind, lan};
 
 each_driver! {
     b02_the_largest_holder_of_all_shards_makes_way_and_the_pool_comes_back,
