@@ -120,9 +120,12 @@ impl Ledger {
         }
         let Some(ticket) = self.peers.get(&remote).and_then(|peer| peer.shows.clone()) else { return };
         if let Some((name, false)) = self.waits.tickets.get(&ticket) {
-            let is_over = self.waits.known.get(name).is_none_or(|wait| wait.is_over);
+            // Behind the grace nothing is owed, though content may hear of it a moment later than the newcomer.
+            let grace = self.houses[house].grace;
+            let wait = self.waits.known.get(name);
+            let is_owed = wait.is_some_and(|wait| !wait.is_over && self.now.since(wait.told) < grace);
             let same_life = (name.0, name.1) == (house, self.houses[house].life);
-            if same_life && !is_over {
+            if same_life && is_owed {
                 let what = format!("peer {remote} shows a good ticket of {}, and is a newcomer", name.2);
                 self.fail("S14", what);
             }
