@@ -443,14 +443,15 @@ fn serve_takes_its_settings_from_a_file_and_options_win() {
     server.stop();
 }
 
-/// Everything of a scenario holds but what a busy machine decides: how its times compare.
+/// Everything of a scenario holds but what a busy machine decides: how its times compare, and whether clients that are as
+/// polite as they can be to everybody else (`nice` 19) are done with one stranger before the next is due.
 #[track_caller]
 fn check_edge(scenario: &str, lines: &[&str]) {
     let output = output(&["edge", scenario, "--percent", "2", "--seconds", "2", "--rounds", "1"]);
     let text = text(&output);
-    let times = |line: &str| line.contains("p99");
+    let is_pace = |line: &str| line.contains("p99") || line.contains("no room at the client");
     let failed = || text.lines().filter(|line| line.trim_start().starts_with("FAIL"));
-    assert!(failed().all(times), "{text}");
+    assert!(failed().all(is_pace), "{text}");
     assert_eq!(output.status.code(), Some(i32::from(failed().count() > 0)), "{text}");
     for part in lines {
         assert!(text.lines().any(|line| line.trim_start().starts_with(part)), "no {part:?} in:\n{text}");
