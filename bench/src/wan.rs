@@ -44,11 +44,8 @@ pub fn enter(mut socket: &Socket) -> anyhow::Result<Secured> {
     socket.write_all(&preamble[..len])?;
 
     let mut bytes = Vec::new();
-    loop {
-        match expect.find(&bytes)? {
-            Find::Need { total } => read_up_to(socket, &mut bytes, total)?,
-            Find::Frame { .. } => break,
-        }
+    while let Find::Need { total } = expect.find(&bytes)? {
+        read_up_to(socket, &mut bytes, total)?;
     }
     let mut secured = match expect.read(&bytes, &mut [0; ANSWER_MAX])? {
         Answer::Accepted(_, secured) => secured,

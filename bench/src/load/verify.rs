@@ -50,7 +50,7 @@ impl Sender {
 /// Reads frames, headers included.
 enum Receiver {
     Plain(Arc<Socket>),
-    Records(Reading),
+    Records(Box<Reading>),
 }
 
 impl Read for Receiver {
@@ -68,7 +68,7 @@ fn halves(peer: Peer) -> (Sender, Receiver) {
         None => (Sender { socket: Arc::clone(&socket), records: None }, Receiver::Plain(socket)),
         Some(secured) => {
             let (writing, reading) = wan::halves(Arc::clone(&socket), secured);
-            (Sender { socket, records: Some(writing) }, Receiver::Records(reading))
+            (Sender { socket, records: Some(writing) }, Receiver::Records(Box::new(reading)))
         }
     }
 }
