@@ -7,6 +7,7 @@
 //! Nothing here is shared: other threads leave letters in the mailbox. Connections stay on the shard that they were given
 //! to, so a session's state needs no lock and its callbacks are never concurrent.
 
+mod admission;
 mod ahead;
 #[cfg(feature = "simulation")]
 mod audit;
