@@ -130,7 +130,6 @@ impl<D: Driver> Shard<D> {
         let (wire, magazine, queues) = (&mut self.wire, &self.core.magazine, &mut self.core.queues);
         #[cfg(feature = "wan")]
         if let Speech::Sealed(records) = &mut session.speech {
-            let details = details.as_mut().expect("a session has details");
             let (outbox, counters) = (&mut session.outbox, &mut self.core.counters);
             return Sealer { records, queues, outbox, details, magazine, counters, outgoing, sent }.seal();
         }

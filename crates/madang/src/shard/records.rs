@@ -110,7 +110,8 @@ pub(super) struct Sealer<'a> {
     pub(super) records: &'a mut Records,
     pub(super) queues: &'a mut Queues,
     pub(super) outbox: &'a mut Outbox,
-    pub(super) details: &'a mut Details,
+    /// Looked at for long messages alone: it lies in another cache line than the rest.
+    pub(super) details: &'a mut Option<Details>,
     pub(super) magazine: &'a Magazine,
     pub(super) counters: &'a mut Counters,
     pub(super) outgoing: &'a mut Outgoing,
@@ -171,7 +172,8 @@ impl Sealer<'_> {
                 Some(part) => {
                     if part.start == 0 {
                         // From here on no newer message may take its place.
-                        queues.settle_front(outbox, &mut self.details.latest);
+                        let details = self.details.as_mut().expect("a session has details");
+                        queues.settle_front(outbox, &mut details.latest);
                         chunk.bytes(&lan::header(Kind::Message, len as u32));
                     }
                     let message = queues.peek(outbox).expect("an entry is in front");
