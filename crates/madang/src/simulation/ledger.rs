@@ -195,6 +195,7 @@ pub(super) struct Ledger {
     pub(super) sealed: bool,
     pub(super) tampered: bool,
     /// Ephemeral keys of the server that were seen.
+    #[cfg_attr(not(feature = "wan"), expect(dead_code, reason = "sealed worlds alone ask"))]
     ephemerals: BTreeSet<[u8; 32]>,
     /// Waiters may have different priorities.
     pub(super) has_priorities: bool,

@@ -114,6 +114,7 @@ struct Line {
 
 /// A frame that is to go into a record.
 struct Pending {
+    #[cfg_attr(not(feature = "wan"), expect(dead_code, reason = "sealed worlds alone ask"))]
     frame: Vec<u8>,
     is_message: bool,
 }

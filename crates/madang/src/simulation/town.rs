@@ -444,6 +444,7 @@ fn settings_address(settings: &Settings) -> std::net::SocketAddr {
     settings.bind
 }
 
+#[cfg_attr(not(feature = "wan"), expect(unused_variables, reason = "sealed worlds alone ask"))]
 fn protocol(tongue: Tongue, settings: &Settings, is_server: bool) -> Protocol {
     match tongue {
         Tongue::Lan => Protocol::Lan,
