@@ -45,9 +45,9 @@
 //! constructor of a packet, no raw pointer to bring one back from, and no way to return one twice.
 //!
 //! # Safety of the inside
-//! Two rules carry the `unsafe` here, and each block names the one that it relies on: the *ownership rule* of
-//! blocks (`block.rs`) and the *one-hand rule* of a thread's stock (`magazine.rs`). ([`prefetch`] needs neither.) Models of both under `--cfg loom` are
-//! in `tests/loom.rs`.
+//! Two rules carry the `unsafe` here, and each block names the one that it relies on: the *ownership rule* of blocks
+//! (`block.rs`) and the *one-hand rule* of a thread's stock (`magazine.rs`). ([`prefetch`] needs neither.) Models of both
+//! under `--cfg loom` are in `tests/loom.rs`.
 
 mod beyond;
 mod block;
