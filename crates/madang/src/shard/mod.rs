@@ -355,7 +355,9 @@ impl<D: Driver> Shard<D> {
         if self.driver.recv_start(conn).is_ok() {
             return true;
         }
+        // The driver was full, which it is no more after the next poll: no pause for that.
         self.starved.push_back((conn, owner));
+        self.starved_until = self.core.now;
         false
     }
 
@@ -383,14 +385,22 @@ impl<D: Driver> Shard<D> {
             }
             fed => fed,
         };
-        for _ in 0..places.min(self.starved.len()) {
+        let mut tried = 0;
+        while tried < places {
             let Some((conn, owner)) = self.starved.pop_front() else { break };
             if self.connections.of(conn) != Some(owner) {
-                continue;
+                continue; // gone, and no reason for the others to wait
             }
+            tried += 1;
+            let behind = self.starved.len();
             match owner {
                 Owner::Session(local) => self.resume_receive(local),
                 Owner::Embryo(index) => self.embryo_receive(index),
+            }
+            if self.starved.len() > behind {
+                // The driver is full: it stays the first.
+                self.starved.rotate_right(1);
+                break;
             }
         }
     }

@@ -72,6 +72,10 @@ impl Scenario {
         // Apart, so that seeds keep what else they draw.
         let gate = &mut Random::new(seed ^ 0x6761_7465);
         draw_gate(gate, &mut settings);
+        if settings.accept_rate_max == Some(100) {
+            // A burst of callers, a long pause, and one of them finds room to greet: such a door lets in no more than leave.
+            settings.embryos_max = settings.embryos_max.max(seats as usize / 4);
+        }
         if settings.tick_ms > 0 {
             // As with the receive buffers below.
             faults = faults.with(FaultKind::TinyWindow, 0);
