@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let public = keys.public().next().expect("there is a key");
     let check = |log_in: &LogIn<'_>| match log_in.token {
         b"the token of player 7" => Verdict::Admit(Account::new(7)),
-        _ => Verdict::Refuse(RefusalReason::LogIn),
+        _ => Verdict::Refuse(Refusal::new(RefusalReason::LogIn, "not known here")),
     };
     let server = WanServer::bind("127.0.0.1:0").keys(keys).log_in(check).start(Echo)?;
     println!("listening on {}, clients pin {public}", server.local_addr());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{Link, SessionId, TurnedAway};
+use crate::{Link, Refusal, SessionId, TurnedAway};
 
 /// The result of starting something.
 pub type Result<T, E = StartError> = std::result::Result<T, E>;
@@ -75,9 +75,9 @@ pub enum ErrorKind {
     /// A peer's bytes are no frame, or a frame out of turn. Its connection ends.
     #[error("malformed input: {0}")]
     Malformed(#[from] madang_wire::FrameError),
-    /// A peer's greeting does not suit. Its connection ends.
-    #[error("greeting refused: {0:?}")]
-    Refused(madang_wire::lan::RefusalReason),
+    /// A peer was refused in words: its greeting or log-in does not suit, or content wants it so. Its connection ends.
+    #[error("greeting refused: {0}")]
+    Refused(Refusal),
     /// A peer that may not connect here (a LAN server takes loopback, private and listed addresses only).
     #[error("a peer from outside was turned away")]
     Outsider,
@@ -173,7 +173,7 @@ pub enum ErrorKind {
 }
 
 /// Why a link is not up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkDown {
     /// Nobody listens there.
@@ -182,9 +182,9 @@ pub enum LinkDown {
     /// The peer or its network cannot be reached, or does not answer in time.
     #[error("unreachable")]
     Unreachable,
-    /// The server answered the greeting with a refusal.
-    #[error("refused by the server: {0:?}")]
-    Refused(madang_wire::lan::RefusalReason),
+    /// The server answered with a refusal, perhaps with a text for whoever sits in front of it.
+    #[error("refused by the server: {0}")]
+    Refused(Refusal),
     /// What answers there does not speak this protocol, or closed before the welcome.
     #[error("the server did not complete the greeting")]
     NoWelcome,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use madang_packet::Packet;
 
-use crate::{Context, Error, Event, Leave, Message, SessionId, WaitState, Waiter};
+use crate::{Context, Error, Event, Leave, Message, Refusal, SessionId, WaitState, Waiter};
 
 /// The callbacks of a server or client. All are empty by default; fill in what you need.
 ///
@@ -73,13 +73,16 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// What [`Handler::on_connection_request`] answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Admission {
     /// Let it in, if there is a place.
     Accept,
-    /// Close it at once.
+    /// Close it at once, without a word.
     Refuse,
+    /// Let it greet, and answer with this: "maintenance until 9". It never joins. Costs what a stranger costs, on a WAN a
+    /// handshake; where the framing has no word for it (a foreign one) it is `Refuse`.
+    RefuseWith(Refusal),
     /// As `Accept`; and if it must wait for a place, it waits ahead of all with a lower number. `Accept` is `Priority(0)`.
     Priority(u8),
 }

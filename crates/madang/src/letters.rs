@@ -12,7 +12,7 @@ use crate::gate::{GuestId, Turn};
 use crate::groups::GroupId;
 use crate::links::LinkSpec;
 use crate::offload::Finished;
-use crate::{Event, LeaveReason, Node, Peer, SessionId, Standing};
+use crate::{Event, LeaveReason, Node, Peer, Refusal, SessionId, Standing};
 
 /// In the bounded lane: content's requests.
 pub(crate) enum Letter {
@@ -114,8 +114,8 @@ pub(crate) struct Kept {
 
 /// What comes next for an accepted socket.
 pub(crate) enum Entry {
-    /// It greets.
-    Greets,
+    /// It greets; and is answered with a refusal, if content wants it so.
+    Greets(Option<Box<Refusal>>),
     /// There is no greeting, and its place is taken: it joins.
     Placed,
     /// There is no greeting, and it waits for its place.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use madang::Refusal;
 use madang::wire::FrameError;
-use madang::wire::lan::{GoodbyeReason, RefusalReason};
+use madang::wire::lan::GoodbyeReason;
 use madang::wire::wan::HandshakeError;
 use madang_driver::NetError;
 
 /// Why a connection counts as failed. Each kind is one line of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It could not be made.
     Connect(NetError),
@@ -18,8 +19,8 @@ pub(crate) enum Failure {
     Handshake(HandshakeError),
     /// WAN: the server does not take messages as long as ours.
     TooLong { limit: u32 },
-    /// The server refused the greeting.
-    Refused(RefusalReason),
+    /// The server refused us, perhaps with a text.
+    Refused(Refusal),
     /// The server said goodbye.
     Goodbye(GoodbyeReason),
     /// The server ended it.
@@ -49,7 +50,7 @@ impl fmt::Display for Failure {
             Self::NotAdmitted => f.write_str("not admitted in time"),
             Self::Handshake(error) => write!(f, "handshake: {error}"),
             Self::TooLong { limit } => write!(f, "the server takes messages of {limit} bytes at most"),
-            Self::Refused(reason) => write!(f, "refused: {reason:?}"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Goodbye(reason) => write!(f, "the server said goodbye: {reason:?}"),
             Self::Ended => f.write_str("ended by the server"),
             Self::Broken(error) => write!(f, "broken: {error}"),

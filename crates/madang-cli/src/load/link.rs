@@ -174,7 +174,7 @@ impl Link {
                 Kind::Welcome => into.welcome = true,
                 Kind::Refusal => {
                     let refusal = Refusal::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;
-                    return Err(Failure::Refused(refusal.reason));
+                    return Err(Failure::Refused(refusal.into()));
                 }
                 Kind::Goodbye => {
                     let goodbye = Goodbye::from_payload(payload).map_err(|_| FrameError::NotOneFrame)?;

@@ -6,7 +6,6 @@ use crate::lan::greeting::SEALED;
 use crate::lan::{HEADER, header};
 
 /// The longest text of a refusal, in bytes.
-const REFUSAL_TEXT_MAX: usize = 128;
 
 /// A place was given: the client that reads this is joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,21 +60,22 @@ pub struct Refusal<'a> {
 }
 
 impl<'a> Refusal<'a> {
+    /// The most bytes of a text.
+    pub const TEXT_MAX: usize = 128;
+
     /// Writes the whole frame to the front of `out` and returns its length, at most 135 bytes.
     pub fn to_frame(&self, out: &mut [u8]) -> Result<usize, WriteError> {
         write_frame(Kind::Refusal, out, |out| {
             out.u8(self.reason.to_u8())?;
-            put_text(out, self.text, REFUSAL_TEXT_MAX)
+            put_text(out, self.text, Self::TEXT_MAX)
         })
     }
 
     /// Reads the payload of a refusal frame. Its layout is the same in every protocol version.
     pub fn from_payload(payload: &'a [u8]) -> Result<Self, ControlError> {
         let mut read = Reader::new(payload);
-        let refusal = Self {
-            reason: RefusalReason::from_u8(read.u8()?),
-            text: take_text(&mut read, REFUSAL_TEXT_MAX)?,
-        };
+        let refusal =
+            Self { reason: RefusalReason::from_u8(read.u8()?), text: take_text(&mut read, Self::TEXT_MAX)? };
         read.finish()?;
         Ok(refusal)
     }

@@ -49,7 +49,7 @@ use crate::planted::{Planted, planted};
 use crate::shard::{Core, ErrorGate, Timer};
 use crate::timers::TimerKey;
 use crate::user::{Content, stranger};
-use crate::{Admission, LeaveReason, Node, Settings};
+use crate::{Admission, LeaveReason, Node, Refusal, Settings};
 
 /// Guests that were told to make way and are still on their way out: for each there may be one more than `embryos_max`.
 /// An abort takes a turn or two; in a flood that outruns this, newcomers are turned away instead.
@@ -79,9 +79,12 @@ pub(crate) struct Gate {
 }
 
 /// How somebody enters whom neither the rules nor content turn away.
+#[derive(Default)]
 pub(crate) struct Entering {
     exempt: bool,
     priority: u8,
+    /// He greets, and is answered with this.
+    refusal: Option<Box<Refusal>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +187,7 @@ impl Gate {
         if self.greets && !self.has_room_for_a_stranger(core) {
             return self.turn_away(TurnedAway::Full, remote, core);
         }
-        let Entering { exempt, priority } = entering;
+        let Entering { exempt, priority, refusal } = entering;
         let stage = if self.greets { Stage::Unproven } else { Stage::Waits };
         let guest = Guest { shard: 0, address: remote.ip(), since: core.now, exempt, priority, stage };
         let guest = self.guests.add(guest);
@@ -192,7 +195,7 @@ impl Gate {
             self.limits.came(remote.ip(), self.greets);
         }
         if self.greets {
-            self.give(guest, incoming, Entry::Greets, core);
+            self.give(guest, incoming, Entry::Greets(refusal), core);
         } else {
             self.knock(Knock { guest, incoming: Some(incoming) }, driver, core);
         }
@@ -250,9 +253,12 @@ impl Gate {
         let peer = stranger(remote, local);
         // A filter that panics lets nobody in.
         match catch_unwind(AssertUnwindSafe(|| content.on_connection_request(&peer))) {
-            Ok(Admission::Accept) => Ok(Entering { exempt, priority: 0 }),
-            Ok(Admission::Priority(priority)) => Ok(Entering { exempt, priority }),
-            Ok(Admission::Refuse) => Err(TurnedAway::Content),
+            Ok(Admission::Accept) => Ok(Entering { exempt, ..Entering::default() }),
+            Ok(Admission::Priority(priority)) => Ok(Entering { exempt, priority, refusal: None }),
+            Ok(Admission::RefuseWith(refusal)) if self.greets => {
+                Ok(Entering { exempt, priority: 0, refusal: Some(Box::new(refusal)) })
+            }
+            Ok(Admission::Refuse | Admission::RefuseWith(_)) => Err(TurnedAway::Content),
             Err(panic) => {
                 core.error_of(ErrorKind::Panic(crate::offload::panic_text(&*panic)), None, Some(remote));
                 Err(TurnedAway::Content)

@@ -1,16 +1,16 @@
 //! What the gate decides of a peer: a shard takes its socket in, gives it a place, or says no.
 
 use madang_driver::{AttachError, Driver, NetError};
-use madang_wire::lan::{self, Refusal, RefusalReason};
+use madang_wire::lan::{self, RefusalReason};
 
 use super::Shard;
 use super::embryos::{Origin, Stage};
-use crate::WaitState;
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::gate::GuestId;
 use crate::letters::{Adoption, Entry, Report};
 use crate::user::stranger;
+use crate::{Refusal, WaitState};
 
 impl<D: Driver> Shard<D> {
     /// Takes a socket that the gate let in.
@@ -24,13 +24,14 @@ impl<D: Driver> Shard<D> {
         match self.driver.attach(incoming) {
             Ok(conn) => match entry {
                 Entry::Placed => self.join_directly(conn, peer, origin),
-                Entry::Greets => {
+                Entry::Greets(refusal) => {
                     let stage = match &self.core.fabric.protocol {
                         #[cfg(feature = "wan")]
                         crate::framing::Protocol::Wan(_) => Stage::ExpectPreamble,
                         _ => Stage::ExpectGreeting,
                     };
                     let index = self.embryo(conn, peer, stage, origin);
+                    self.embryos.get(index).expect("it was just made").refusal = refusal;
                     self.embryo_receive(index);
                 }
                 Entry::Queued(news) => {
@@ -104,18 +105,19 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Says no, in words that the peer can read, and closes behind them.
-    pub(super) fn refuse(&mut self, index: u32, reason: RefusalReason) {
+    pub(super) fn refuse(&mut self, index: u32, refusal: impl Into<Refusal>) {
+        let refusal = refusal.into();
         let Some(embryo) = self.embryos.get(index) else { return };
         let remote = embryo.peer.remote;
         embryo.stage = Stage::Refusing;
-        self.core.error_of(ErrorKind::Refused(reason), None, Some(remote));
         self.refused_waiter(index);
+        let mut room = [0; lan::CONTROL_FRAME_MAX];
+        let frame = refusal.frame(&mut room);
+        self.core.error_of(ErrorKind::Refused(refusal.clone()), None, Some(remote));
         if !self.core.fabric.protocol.greets() {
             // No word that we know of says so in a foreign framing.
             return self.embryo_abort(index);
         }
-        let mut frame = [0; lan::CONTROL_FRAME_MAX];
-        let len = Refusal { reason, text: "" }.to_frame(&mut frame).expect("a refusal fits its room");
-        self.embryo_say(index, &frame[..len]);
+        self.embryo_say(index, frame);
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use madang_driver::{Conn, Driver, NetError, Outgoing, RecvEnd};
 use madang_packet::PacketMut;
-use madang_wire::lan::{self, Greeting, Heartbeat, LanFraming, Refusal, RefusalReason};
+use madang_wire::lan::{self, Greeting, Heartbeat, LanFraming};
 use madang_wire::{FrameError, Kind, Next};
 
 use super::connections::Owner;
@@ -29,7 +29,7 @@ use crate::figures::Count;
 use crate::letters::{EmbryoKey, Report, TicketBytes};
 use crate::planted::{Planted, planted};
 use crate::speech::Speech;
-use crate::{Node, Peer, WaitState};
+use crate::{Node, Peer, Refusal, WaitState};
 
 /// Bytes of frames that an embryo may have waiting for its send: a few dozen, and a peer that takes none of them is gone.
 pub(super) const SAID_BYTES_MAX: usize = 4 << 10;
@@ -75,6 +75,7 @@ impl<D: Driver> Shard<D> {
                 greeted: false,
                 #[cfg(feature = "wan")]
                 ticket: None,
+                refusal: None,
                 wait: None,
                 origin,
             },
@@ -255,9 +256,8 @@ impl<D: Driver> Shard<D> {
                 Kind::LogIn => self.log_in(index, payload),
                 Kind::Greeting => self.greeted(index, payload),
                 Kind::Refusal => {
-                    let reason = Refusal::from_payload(payload)
-                        .map_or(RefusalReason::Malformed, |refusal| refusal.reason);
-                    self.embryo_down(index, LinkDown::Refused(reason));
+                    let refusal = Refusal::read(payload);
+                    self.embryo_down(index, LinkDown::Refused(refusal));
                 }
                 Kind::Welcome => {
                     let waited = self.embryos.get(index).is_some_and(|embryo| embryo.wait.is_some());
@@ -292,8 +292,11 @@ impl<D: Driver> Shard<D> {
     fn greeted(&mut self, index: u32, payload: &[u8]) {
         let Some(embryo) = self.embryos.get(index) else { return };
         let checked = match Greeting::from_payload(payload) {
-            Err(error) => Err(error.refusal()),
-            Ok(theirs) => self.core.check_greeting(&theirs, embryo.origin).map(|()| theirs).map_err(Some),
+            Err(error) => Err(error.refusal().map(Refusal::from)),
+            Ok(theirs) => match self.core.check_greeting(&theirs, embryo.origin) {
+                Err(reason) => Err(Some(reason.into())),
+                Ok(()) => embryo.refusal.take().map_or(Ok(theirs), |refusal| Err(Some(*refusal))),
+            },
         };
         match checked {
             Ok(theirs) => {
@@ -311,8 +314,8 @@ impl<D: Driver> Shard<D> {
                     self.core.fabric.report(Report::Proven { guest, node, ticket, priority: 0 });
                 }
             }
-            Err(Some(reason)) if embryo.link().is_none() => self.refuse(index, reason),
-            Err(Some(reason)) => self.embryo_down(index, LinkDown::Refused(reason)),
+            Err(Some(refusal)) if embryo.link().is_none() => self.refuse(index, refusal),
+            Err(Some(refusal)) => self.embryo_down(index, LinkDown::Refused(refusal)),
             Err(None) => self.embryo_malformed(index, FrameError::Magic),
         }
     }

@@ -7,11 +7,11 @@ use madang_packet::PacketMut;
 use madang_wire::Kind;
 
 use super::waiting::Wait;
-use crate::Peer;
 use crate::gate::GuestId;
 use crate::letters::{EmbryoKey, Shown, TicketBytes};
 use crate::speech::Speech;
 use crate::timers::TimerKey;
+use crate::{Peer, Refusal};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -87,6 +87,8 @@ pub(super) struct Embryo {
     /// A WAN client's log-in had a ticket.
     #[cfg(feature = "wan")]
     pub(super) ticket: Option<TicketBytes>,
+    /// What its greeting is answered with, where content does not want it.
+    pub(super) refusal: Option<Box<Refusal>>,
     /// It waits in the queue of a full server. Then `deadline` is that of the next look at it.
     pub(super) wait: Option<Box<Wait>>,
     /// Whose it is: a peer that the gate let in, or an outgoing link.

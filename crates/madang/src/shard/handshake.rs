@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use madang_driver::Driver;
 use madang_packet::PacketMut;
-use madang_wire::lan::{Refusal, RefusalReason};
+use madang_wire::lan::RefusalReason;
 use madang_wire::wan::{
     self, ANSWER_MAX, Accept, Answer, ExpectAnswer, ExpectSeal, Gate, GateError, HandshakeError,
     HandshakeHash, Hello, LinkAnswer, PREAMBLE, Preamble, SEAL_FRAME, ServerKeys,
@@ -32,7 +32,7 @@ use crate::offload::{Job, panic_text};
 use crate::planted::{Planted, planted};
 use crate::speech::Speech;
 use crate::wan::{Check, LogIn, Verdict, Wan};
-use crate::{Link, Node};
+use crate::{Link, Node, Refusal};
 
 /// What a client has of a handshake under way.
 pub(super) enum Handshake {
@@ -108,7 +108,7 @@ impl<D: Driver> Shard<D> {
         };
         let suits = match preamble.hello() {
             Ok(hello) => self.check_hello(&hello, index).map(|()| hello).map_err(Some),
-            Err(error) => Err(error.refusal()),
+            Err(error) => Err(error.refusal().map(Refusal::from)),
         };
         let mut room = [0; ANSWER_MAX];
         let answered = match suits {
@@ -128,13 +128,14 @@ impl<D: Driver> Shard<D> {
                     len
                 })
             }
-            Err(Some(reason)) => {
+            Err(Some(refusal)) => {
+                let answered = verdict.refuse(&refusal.wire(), &mut room);
                 let remote = self.embryos.get(index).map(|embryo| embryo.peer.remote);
-                self.core.error_of(ErrorKind::Refused(reason), None, remote);
+                self.core.error_of(ErrorKind::Refused(refusal), None, remote);
                 if let Some(embryo) = self.embryos.get(index) {
                     embryo.stage = Stage::Refusing;
                 }
-                verdict.refuse(&Refusal { reason, text: "" }, &mut room)
+                answered
             }
             Err(None) => return self.embryo_malformed(index, FrameError::Magic),
         };
@@ -144,13 +145,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Whether a client's hello suits us.
-    fn check_hello(&mut self, hello: &Hello, index: u32) -> Result<(), RefusalReason> {
-        let Some(Embryo { origin, .. }) = self.embryos.get(index) else { return Ok(()) };
+    /// Whether a client's hello suits us, and content wants it.
+    fn check_hello(&mut self, hello: &Hello, index: u32) -> Result<(), Refusal> {
+        let Some(Embryo { origin, refusal, .. }) = self.embryos.get(index) else { return Ok(()) };
         if !self.core.fabric.settings.suites.iter().any(|suite| suite.wire() == hello.suite) {
-            return Err(RefusalReason::Suite);
+            return Err(RefusalReason::Suite.into());
         }
-        self.core.check_versions(hello.app_version, hello.schema_hash, *origin)
+        self.core.check_versions(hello.app_version, hello.schema_hash, *origin)?;
+        refusal.take().map_or(Ok(()), |refusal| Err(*refusal))
     }
 
     /// Server: a client says who its player is.
@@ -208,7 +210,7 @@ impl<D: Driver> Shard<D> {
                 embryo.peer.account = Some(Arc::new(account));
                 self.prove(key);
             }
-            Ok(Verdict::Refuse(reason)) => self.refuse(key.index, reason),
+            Ok(Verdict::Refuse(refusal)) => self.refuse(key.index, refusal),
             Err(words) => {
                 let remote = embryo.peer.remote;
                 self.core.error_of(ErrorKind::Panic(words), None, Some(remote));
@@ -283,11 +285,11 @@ impl<D: Driver> Shard<D> {
         let outcome = match *embryo.handshake.take()? {
             Handshake::Answer(expect) => expect.read(&bytes[..len], &mut room).map(|answer| match answer {
                 Answer::Accepted(accept, secured) => Ok((Some(accept), secured)),
-                Answer::Refused(refusal) => Err(refusal.reason),
+                Answer::Refused(refusal) => Err(refusal.into()),
             }),
             Handshake::Seal(expect) => expect.read(&bytes[..len]).map(|answer| match answer {
                 LinkAnswer::Sealed(secured) => Ok((None, secured)),
-                LinkAnswer::Refused(refusal) => Err(refusal.reason),
+                LinkAnswer::Refused(refusal) => Err(Refusal::from(refusal)),
             }),
         };
         match outcome {
@@ -304,7 +306,7 @@ impl<D: Driver> Shard<D> {
                     None => self.greet(index),
                 }
             }
-            Ok(Err(reason)) => self.embryo_down(index, LinkDown::Refused(reason)),
+            Ok(Err(refusal)) => self.embryo_down(index, LinkDown::Refused(refusal)),
             Err(error) => self.handshake_failed(index, error),
         }
         Some(len)

@@ -35,7 +35,7 @@ fn pinned() -> PublicKey {
 pub(super) fn check(offloaded: bool) -> Check {
     let check = |log_in: &LogIn<'_>| match log_in.token.try_into().map(u32::from_le_bytes) {
         Ok(player) if log_in.is_proven(PLAYERS_SECRET) => Verdict::Admit(Account::new(player.into())),
-        _ => Verdict::Refuse(lan::RefusalReason::LogIn),
+        _ => Verdict::Refuse(lan::RefusalReason::LogIn.into()),
     };
     match offloaded {
         true => Check::Offloaded(std::sync::Arc::new(move |_, log_in| check(log_in))),
@@ -145,8 +145,8 @@ impl Cloak {
                             uncovered.worn = Some((ephemeral, log_in_proof(PLAYERS_SECRET, &secured.hash)));
                             self.state = State::Worn(Box::new(secured));
                         }
-                        Err(reason) => {
-                            plain.extend(codec::lan_frame(REFUSAL, &[reason.to_u8(), 0, 0]));
+                        Err(refusal) => {
+                            plain.extend(codec::lan_frame(REFUSAL, &refusal));
                             return Ok(uncovered);
                         }
                     }
@@ -215,21 +215,27 @@ fn seal(sealing: &mut Sealing, record: &mut [u8]) {
 const KEY_AT: usize = 2;
 const LINK_KEY_AT: usize = 12;
 
-fn accepted(waits: State, answer: &[u8]) -> Result<Result<Secured, lan::RefusalReason>, String> {
+/// The records that an answer leads to, or the refusal that it holds.
+fn accepted(waits: State, answer: &[u8]) -> Result<Result<Secured, Vec<u8>>, String> {
     let touched =
         |error: madang_wire::wan::HandshakeError| format!("an answer that is not the server's: {error}");
     let mut room = [0; ANSWER_MAX];
     match waits {
         State::Wan(wan) => match wan.read(answer, &mut room).map_err(touched)? {
             Answer::Accepted(_, secured) => Ok(Ok(secured)),
-            Answer::Refused(refusal) => Ok(Err(refusal.reason)),
+            Answer::Refused(refusal) => Ok(Err(payload(&refusal))),
         },
         State::Link(link) => match link.read(answer).map_err(touched)? {
             LinkAnswer::Sealed(secured) => Ok(Ok(secured)),
-            LinkAnswer::Refused(refusal) => Ok(Err(refusal.reason)),
+            LinkAnswer::Refused(refusal) => Ok(Err(payload(&refusal))),
         },
         State::Worn(_) | State::Torn => Err("two answers".to_owned()),
     }
+}
+
+fn payload(refusal: &lan::Refusal<'_>) -> Vec<u8> {
+    let len = refusal.text.len() as u8;
+    [&[refusal.reason.to_u8(), len, 0], refusal.text.as_bytes()].concat()
 }
 
 fn uncover_records(

@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use madang_packet::Packet;
+use madang_wire::lan::RefusalReason;
 
 use self::deeds::{Posted, length, span};
 pub(super) use self::guests::GuestBook;
 use super::ledger::{Caller, Ledger};
 use super::payload::{ANSWER, ENGINE_LEN_MIN, MARKER, Payload, WAITING};
 use crate::{
-    Admission, Context, Error, ErrorKind, Event, Handler, Leave, Message, Peer, Remote, Sent, SessionId,
-    WaitState, Waiter,
+    Admission, Context, Error, ErrorKind, Event, Handler, Leave, Message, Peer, Refusal, Remote, Sent,
+    SessionId, WaitState, Waiter,
 };
 
 /// The words of the panics that content means.
@@ -196,11 +197,13 @@ impl Content {
         if refuses {
             ledger.did("refusal at the door");
         }
+        let words = (refuses && !panics).then(|| ledger.turn_down(peer.remote)).flatten();
         end_of_callback(ledger, panics);
-        match prefers {
+        match (words, prefers) {
+            (Some(words), _) => Admission::RefuseWith(Refusal::new(RefusalReason::NotAllowed, &words)),
             _ if refuses => Admission::Refuse,
-            Some(priority) => Admission::Priority(priority),
-            None => Admission::Accept,
+            (None, Some(priority)) => Admission::Priority(priority),
+            (None, None) => Admission::Accept,
         }
     }
 

@@ -157,6 +157,8 @@ pub(super) struct PeerTale {
     pub(super) end: Option<bool>,
     /// It logged in with what another had proven.
     pub(super) is_thief: bool,
+    /// Content's words for not letting it in.
+    pub(super) turned_down: Option<String>,
 }
 
 /// What is known of a house.
@@ -314,7 +316,9 @@ impl Ledger {
         }
         let node = peer.node.as_ref().filter(|node| !node.name.is_empty());
         let caller = self.peers.get(&peer.remote).filter(|_| self.houses[house].is_server);
-        if caller.is_some_and(|caller| caller.is_thief) {
+        if let Some(words) = caller.and_then(|caller| caller.turned_down.as_ref()) {
+            self.fail("H1", format!("{id} joins, though content refused it with {words:?}"));
+        } else if caller.is_some_and(|caller| caller.is_thief) {
             self.fail("I15", format!("{id} joins with a log-in that was proven for another connection"));
         } else if let (Some(caller), Some(account)) = (caller, &peer.account) {
             if account.id != u64::from(caller.key) {

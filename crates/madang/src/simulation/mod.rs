@@ -245,6 +245,7 @@ const DEEDS: &[&str] = &[
     "post",
     "refusal at the door",
     "refusal for overload",
+    "refusal in words",
     "send inside on_join",
     "shows a spent ticket",
     "send_latest",

@@ -1,8 +1,8 @@
 //! Who a player is: what a client says, and what the check answers.
 
-use madang_wire::lan::RefusalReason;
 use madang_wire::wan::{HandshakeHash, log_in_is_proven, log_in_proof};
 
+use crate::Refusal;
 use crate::handler::{Account, Peer};
 use crate::planted::{Planted, planted};
 
@@ -38,8 +38,9 @@ impl LogIn<'_> {
 pub enum Verdict {
     /// It may have a place, if there is one, and this is who it is.
     Admit(Account),
-    /// It may not; the client is told why.
-    Refuse(RefusalReason),
+    /// It may not, and the client is told why: `Verdict::Refuse(RefusalReason::LogIn.into())`, or with a text
+    /// ([`Refusal::new`]).
+    Refuse(Refusal),
 }
 
 /// What a client logs in with.

@@ -28,7 +28,7 @@ use crate::{ClientBuilder, Link, ServerBuilder, Settings};
 ///     .keys(keys::throwaway()) // a real one: settings `key_files`, made by `madang keygen`
 ///     .log_in(|log_in: &LogIn<'_>| match log_in.token {
 ///         b"let me in" => Verdict::Admit(Account::new(7)),
-///         _ => Verdict::Refuse(RefusalReason::LogIn),
+///         _ => Verdict::Refuse(RefusalReason::LogIn.into()),
 ///     })
 ///     .start(Game)?;
 /// # server.stop().unwrap();

@@ -61,7 +61,7 @@ fn n4_a_greeting_that_does_not_suit_is_refused_with_the_reason(driver: DriverCho
         raw.write(&hello.frame());
         assert_eq!(raw.refused(), code);
         let error = watch.error("a refusal", |kind| matches!(kind, ErrorKind::Refused(_)));
-        assert_eq!(error.kind, ErrorKind::Refused(reason));
+        assert_eq!(error.kind, ErrorKind::Refused(reason.into()));
         assert_eq!(error.peer, Some(raw.local()));
     }
     // Without a schema of its own a peer is not asked for one.
@@ -166,7 +166,7 @@ fn l05_an_older_life_of_a_node_is_refused_and_a_newer_one_takes_its_place(driver
     let mut first = Raw::connect(server.local_addr());
     first.write(&life(1).frame());
     assert_eq!(first.refused(), 8);
-    watch.error("an old life", |kind| *kind == ErrorKind::Refused(RefusalReason::Incarnation));
+    watch.error("an old life", |kind| *kind == ErrorKind::Refused(RefusalReason::Incarnation.into()));
 
     let (mut third, _) = Raw::join_lan(server.local_addr(), &life(3));
     assert_eq!(watch.leave(second_id).reason, LeaveReason::Superseded);

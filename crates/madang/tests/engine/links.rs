@@ -213,8 +213,8 @@ fn n5_a_link_to_something_else_says_why_it_is_down(driver: DriverChoice) {
     check(&|raw| raw.write(b"HTTP/1.1 400 Bad Request\r\n\r\n"), LinkDown::NoWelcome);
     check(&|raw| raw.lan(kind::MESSAGE, b"a message before the welcome"), LinkDown::NoWelcome);
     check(&|raw| raw.write(&Hello::default().frame()), LinkDown::Unreachable);
-    check(&|raw| raw.lan(kind::REFUSAL, &[17, 0, 0]), LinkDown::Refused(RefusalReason::Draining));
-    check(&|raw| raw.lan(kind::REFUSAL, &[4, 0, 0]), LinkDown::Refused(RefusalReason::Schema));
+    check(&|raw| raw.lan(kind::REFUSAL, &[17, 0, 0]), LinkDown::Refused(RefusalReason::Draining.into()));
+    check(&|raw| raw.lan(kind::REFUSAL, &[4, 0, 0]), LinkDown::Refused(RefusalReason::Schema.into()));
 }
 
 fn l02_a_link_to_a_server_that_is_silent_is_given_up_and_tried_again(driver: DriverChoice) {

@@ -12,6 +12,7 @@
 #[macro_use]
 mod support;
 
+mod admission;
 mod budget;
 mod content;
 mod crowd;

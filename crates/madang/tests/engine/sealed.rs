@@ -67,8 +67,8 @@ fn n4_only_who_knows_the_secret_gets_in(driver: DriverChoice) {
     for (theirs, ours) in [(SECRET, another), (SECRET, ""), ("", SECRET)] {
         let (server, watch) = started(driver, theirs);
         let (client, why) = down(client(driver, &server.local_addr().to_string(), ours));
-        assert_eq!(why, LinkDown::Refused(RefusalReason::Sealing), "{theirs:?}, {ours:?}");
-        watch.error("the refusal", |kind| *kind == ErrorKind::Refused(RefusalReason::Sealing));
+        assert_eq!(why, LinkDown::Refused(RefusalReason::Sealing.into()), "{theirs:?}, {ours:?}");
+        watch.error("the refusal", |kind| *kind == ErrorKind::Refused(RefusalReason::Sealing.into()));
         assert_eq!(server.figures().joins, 0);
         client.stop().unwrap();
         finish(server, &watch);
@@ -107,7 +107,7 @@ fn n4_an_older_life_of_a_node_is_refused_on_a_sealed_link_too(driver: DriverChoi
     let newer = life(9).start(recorder).unwrap();
     seen.join();
     let (older, why) = down(life(8));
-    assert_eq!(why, LinkDown::Refused(RefusalReason::Incarnation));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::Incarnation.into()));
     older.stop().unwrap();
     newer.drain().unwrap();
     finish(server, &watch);

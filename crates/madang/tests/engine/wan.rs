@@ -7,8 +7,8 @@ use madang::keys::{self, PublicKey, ServerKeys};
 use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
 use madang::wire::wan::GateError;
 use madang::{
-    Account, CipherSuite, Client, ClientBuilder, Credentials, DriverChoice, ErrorKind, LeaveReason, LinkDown,
-    LogIn, Server, ServerBuilder, Verdict, WaitState, WanClient,
+    Account, Admission, CipherSuite, Client, ClientBuilder, Credentials, DriverChoice, ErrorKind,
+    LeaveReason, LinkDown, LogIn, Refusal, Server, ServerBuilder, Verdict, WaitState, WanClient,
 };
 
 use crate::support::{Recorder, Relay, Watch, eventually, finish, pattern, wan, wan_with};
@@ -24,6 +24,7 @@ each_driver! {
     a_check_that_panics_refuses,
     a_token_is_bound_to_its_connection,
     an_old_client_is_told_to_update,
+    h01_who_is_refused_reads_why_in_words_that_it_can_trust,
     f11_a_cipher_that_is_not_admitted_is_refused_in_words,
     f16_a_client_that_pins_the_old_key_gets_in_while_it_is_live,
     f16_a_client_that_pins_two_keys_finds_the_one_that_is_live,
@@ -179,8 +180,8 @@ fn a_log_in_is_checked_and_content_learns_who_it_is(driver: DriverChoice) {
     let (server, key) = wan(driver);
     let server = server.log_in(|log_in: &LogIn<'_>| match log_in.token {
         b"alice" => Verdict::Admit(Account::new(7).class(2).with("Alice".to_owned())),
-        b"mallory" => Verdict::Refuse(RefusalReason::Banned),
-        _ => Verdict::Refuse(RefusalReason::LogIn),
+        b"mallory" => Verdict::Refuse(RefusalReason::Banned.into()),
+        _ => Verdict::Refuse(RefusalReason::LogIn.into()),
     });
     let (recorder, watch) = Recorder::echo();
     let server = server.start(recorder).unwrap();
@@ -191,7 +192,7 @@ fn a_log_in_is_checked_and_content_learns_who_it_is(driver: DriverChoice) {
     assert_eq!(account.value::<String>().map(String::as_str), Some("Alice"));
     for (token, reason) in [(&b"mallory"[..], RefusalReason::Banned), (b"", RefusalReason::LogIn)] {
         let (client, why) = down(client(driver, &server, key).token(token));
-        assert_eq!(why, LinkDown::Refused(reason));
+        assert_eq!(why, LinkDown::Refused(reason.into()));
         client.stop().unwrap();
     }
     alice.drain().unwrap();
@@ -207,7 +208,7 @@ fn a_log_in_is_checked_on_an_offload_thread_with_its_state(driver: DriverChoice)
             counting.fetch_add(1, Ordering::Relaxed);
             match players.iter().position(|player| player == log_in.token) {
                 Some(number) => Verdict::Admit(Account::new(number as u64)),
-                None => Verdict::Refuse(RefusalReason::LogIn),
+                None => Verdict::Refuse(RefusalReason::LogIn.into()),
             }
         },
     );
@@ -219,7 +220,7 @@ fn a_log_in_is_checked_on_an_offload_thread_with_its_state(driver: DriverChoice)
     remote.send(id, remote.packet(b"hello")).ignore();
     assert_eq!(seen.recv(id), b"hello");
     let (bob, why) = down(client(driver, &server, key).token(b"bob"));
-    assert_eq!(why, LinkDown::Refused(RefusalReason::LogIn));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::LogIn.into()));
     assert!(asked.load(Ordering::Relaxed) >= 2);
     bob.stop().unwrap();
     alice.drain().unwrap();
@@ -237,7 +238,7 @@ fn a_check_that_panics_refuses(driver: DriverChoice) {
         let (recorder, watch) = Recorder::echo();
         let server = server.start(recorder).unwrap();
         let (client, why) = down(client(driver, &server, key));
-        assert_eq!(why, LinkDown::Refused(RefusalReason::Busy));
+        assert_eq!(why, LinkDown::Refused(RefusalReason::Busy.into()));
         watch.error("the panic", |kind| matches!(kind, ErrorKind::Panic(words) if words == "on purpose"));
         client.stop().unwrap();
         finish(server, &watch);
@@ -248,7 +249,7 @@ fn a_token_is_bound_to_its_connection(driver: DriverChoice) {
     let (server, key) = wan(driver);
     let server = server.log_in(|log_in| match log_in.is_proven(b"the secret of this token") {
         true => Verdict::Admit(Account::new(1)),
-        false => Verdict::Refuse(RefusalReason::LogIn),
+        false => Verdict::Refuse(RefusalReason::LogIn.into()),
     });
     let (recorder, watch) = Recorder::echo();
     let server = server.start(recorder).unwrap();
@@ -264,7 +265,7 @@ fn a_token_is_bound_to_its_connection(driver: DriverChoice) {
     let thieves = [Credentials::token(b"token"), Credentials::token(b"token").with_proof(proof)];
     for thief in thieves {
         let (client, why) = down(client(driver, &server, key).log_in(move |_, _| thief.clone()));
-        assert_eq!(why, LinkDown::Refused(RefusalReason::LogIn));
+        assert_eq!(why, LinkDown::Refused(RefusalReason::LogIn.into()));
         client.stop().unwrap();
     }
     let proving = |_, hash: &_| Credentials::token(b"token").prove(b"the secret of this token", hash);
@@ -283,7 +284,7 @@ fn an_old_client_is_told_to_update(driver: DriverChoice) {
         match answer {
             Some(reason) => {
                 let (client, why) = down(client);
-                assert_eq!(why, LinkDown::Refused(reason));
+                assert_eq!(why, LinkDown::Refused(reason.into()));
                 client.stop().unwrap();
             }
             None => drop(joined(client).0.drain().unwrap()),
@@ -292,13 +293,35 @@ fn an_old_client_is_told_to_update(driver: DriverChoice) {
     finish(server, &watch);
 }
 
+fn h01_who_is_refused_reads_why_in_words_that_it_can_trust(driver: DriverChoice) {
+    let closed = Refusal::new(RefusalReason::Draining, "점검 중, back at 9");
+    // At the door, in the answer to the hello; and by the check of the log-in.
+    for at_the_door in [true, false] {
+        let words = closed.clone();
+        let (recorder, watch) = Recorder::new();
+        let (server, key) = wan(driver);
+        let server = match at_the_door {
+            true => server.start(recorder.on_request(move |_| Admission::RefuseWith(words.clone()))),
+            false => server.log_in(move |_| Verdict::Refuse(words.clone())).start(recorder),
+        };
+        let server = server.unwrap();
+        let (client, why) = down(client(driver, &server, key));
+        assert_eq!(why, LinkDown::Refused(closed.clone()));
+        assert_eq!(why.to_string(), "refused by the server: Draining: 점검 중, back at 9");
+        watch.error("it is told here, too", |kind| *kind == ErrorKind::Refused(closed.clone()));
+        client.stop().unwrap();
+        assert_eq!(server.figures().joins, 0);
+        finish(server, &watch);
+    }
+}
+
 fn f11_a_cipher_that_is_not_admitted_is_refused_in_words(driver: DriverChoice) {
     let (server, key) = wan(driver);
     let (recorder, watch) = Recorder::echo();
     let server = server.set(|settings| settings.suites = vec![CipherSuite::AesGcm]).start(recorder).unwrap();
     let chacha = |settings: &mut madang::Settings| settings.suites = vec![CipherSuite::ChaChaPoly];
     let (client, why) = down(client(driver, &server, key).set(chacha));
-    assert_eq!(why, LinkDown::Refused(RefusalReason::Suite));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::Suite.into()));
     client.stop().unwrap();
     finish(server, &watch);
 }
@@ -343,7 +366,7 @@ fn a_server_that_is_full_says_so(driver: DriverChoice) {
     let server = server.max_sessions(1).start(recorder).unwrap();
     let (first, ..) = joined(client(driver, &server, key));
     let (second, why) = down(client(driver, &server, key));
-    assert_eq!(why, LinkDown::Refused(RefusalReason::Full));
+    assert_eq!(why, LinkDown::Refused(RefusalReason::Full.into()));
     second.stop().unwrap();
     first.drain().unwrap();
     finish(server, &watch);

@@ -102,7 +102,7 @@ impl Wan {
                     }
                     secured
                 }
-                Some(Ok(Answer::Refused(refusal))) => return Err(Failure::Refused(refusal.reason)),
+                Some(Ok(Answer::Refused(refusal))) => return Err(Failure::Refused(refusal.into())),
                 Some(Err(error)) => return Err(Failure::Handshake(error)),
                 None => return Err(Failure::Ended),
             };

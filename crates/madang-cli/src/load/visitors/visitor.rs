@@ -89,7 +89,7 @@ impl Visitor {
                 Kind::Refusal => {
                     let refusal =
                         Refusal::from_payload(payload).map_err(|_| madang::wire::FrameError::NotOneFrame)?;
-                    return Err(Failure::Refused(refusal.reason));
+                    return Err(Failure::Refused(refusal.into()));
                 }
                 // Words of the queue, a ticket, a heartbeat, a broadcast: it is only passing through.
                 _ => {}

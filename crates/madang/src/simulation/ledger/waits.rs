@@ -179,6 +179,28 @@ impl Ledger {
         self.waits.blocks.push((address, self.now, self.now + lasts));
     }
 
+    /// Content does not want a peer. In words, if it is one of those who hear some.
+    pub(in crate::simulation) fn turn_down(&mut self, peer: SocketAddr) -> Option<String> {
+        let words = (peer.port() % 2 == 0).then(|| format!("nobody from port {}", peer.port()));
+        if let (Some(words), Some(tale)) = (&words, self.peers.get_mut(&peer)) {
+            tale.turned_down = Some(words.clone());
+        }
+        words
+    }
+
+    /// A peer reads why it is not let in: words are content's own, and its alone.
+    pub(in crate::simulation) fn peer_refused(&mut self, peer: SocketAddr, payload: &[u8]) {
+        let text = String::from_utf8_lossy(payload.get(3..).unwrap_or_default()).into_owned();
+        let Some(tale) = self.peers.get(&peer) else { return };
+        let words = tale.turned_down.as_deref().unwrap_or_default();
+        if text != words && !(tale.is_hostile && text.is_empty()) {
+            let what = format!("peer {} is refused with {text:?}, and content said {words:?}", tale.key);
+            self.fail("H1", what);
+        } else if !words.is_empty() {
+            self.did("refusal in words");
+        }
+    }
+
     /// Content is asked about a peer: none that is blocked.
     pub(in crate::simulation) fn asks_for(&mut self, address: IpAddr) {
         let now = self.now;

@@ -95,6 +95,7 @@ impl Line {
         let next = match (self.expects, kind) {
             (Expects::Greeting, GREETING) if payload.starts_with(b"MDNG") => Expects::Welcome,
             (Expects::Greeting | Expects::Welcome, REFUSAL) => {
+                ledger.peer_refused(address, payload);
                 self.refused = true;
                 Expects::Nothing
             }
