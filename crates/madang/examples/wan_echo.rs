@@ -4,7 +4,7 @@
 //! with the public half.
 
 use madang::{
-    Account, Context, Handler, LogIn, Message, Peer, SessionId, Verdict, WanClient, WanServer, keys,
+    Account, Context, Handler, LogIn, Message, Peer, Refusal, SessionId, Verdict, WanClient, WanServer, keys,
     wire::lan::RefusalReason,
 };
 

@@ -60,7 +60,10 @@ fn seeds_that_once_failed_run_clean() {
             108_243,
             "I23: a few idle blocks in each shard's magazine held a small pool's whole budget: nobody came in",
         ),
-        (9_019_271, "I9: receives stood in line behind connections that were long gone, and nobody was let in"),
+        (
+            9_019_271,
+            "I9: receives stood in line behind connections that were long gone, and nobody was let in",
+        ),
         (8_801_243, "I9: a paced door with room for one let in no more than a small pool cut"),
     ];
     for (seed, story) in stories {

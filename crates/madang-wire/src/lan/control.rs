@@ -5,8 +5,6 @@ use crate::framing::Kind;
 use crate::lan::greeting::SEALED;
 use crate::lan::{HEADER, header};
 
-/// The longest text of a refusal, in bytes.
-
 /// A place was given: the client that reads this is joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
