@@ -184,9 +184,10 @@ pub(crate) enum Report {
     Gone { guest: GuestId, keeps: Option<Kept> },
     /// A guest became a session; of which node, if it has a name.
     Joined { guest: GuestId, node: Option<(Arc<Node>, SessionId)> },
-    /// A session began to leave: its place is free for another, within the slack.
-    Leaving,
-    /// A session left; `counted_at`: the address whose prefix it was counted in.
+    /// A session began to leave: its place is free for another, within the slack. `counted_at`: the address whose prefix it is
+    /// counted in.
+    Leaving { counted_at: Option<IpAddr> },
+    /// A session left; `counted_at` as above.
     Left { shard: usize, counted_at: Option<IpAddr>, node: Option<(Arc<Node>, SessionId)> },
 }
 

@@ -5,6 +5,10 @@
 //! | IPv4 | one address | its /24 |
 //! | IPv6 | its /64, which one customer has | its /48, which one site has |
 //!
+//! A limit is for those who stay. Beyond it there is a little room ([`slack`]) for sessions that are on their way out, and, where
+//! peers greet, for those who may prove to be back: a client that comes again at once is here before its old session has
+//! left, and a waiter before it has shown its ticket. Whether one is too many is looked at again when it has greeted.
+//!
 //! The wide limits are `prefix_wide_factor` times the narrow ones. What is here now is counted exactly, in a map that the
 //! connections themselves bound. How fast it came is remembered in a table of fixed size, in which a flood from many
 //! prefixes can only push out what is nearly forgotten.
@@ -37,11 +41,13 @@ pub(super) struct PrefixLimits {
     burst: u32,
     wide_factor: u32,
     spare_loopback: bool,
+    /// Peers greet: there is a second look.
+    greets: bool,
 }
 
 impl PrefixLimits {
     /// What the settings say; where they say nothing, a LAN has no such limits and other servers have.
-    pub(super) fn new(settings: &Settings, is_lan: bool) -> PrefixLimits {
+    pub(super) fn new(settings: &Settings, is_lan: bool, greets: bool) -> PrefixLimits {
         let or = |limit: Option<u32>, others: u32| limit.unwrap_or(if is_lan { 0 } else { others });
         let rate = or(settings.prefix_rate_max, 50);
         PrefixLimits {
@@ -51,6 +57,7 @@ impl PrefixLimits {
             burst: settings.prefix_burst_max.unwrap_or(rate.saturating_mul(2)),
             wide_factor: settings.prefix_wide_factor,
             spare_loopback: settings.prefix_spares_loopback,
+            greets,
         }
     }
 }
@@ -75,6 +82,19 @@ struct Here {
     all: u32,
     /// Those of them that have not proven who they are.
     embryos: u32,
+    /// Those of them that are on their way out.
+    leaving: u32,
+}
+
+impl Here {
+    fn staying(self) -> u32 {
+        self.all - self.leaving
+    }
+}
+
+/// How many more than may stay may be here: one in eight, at least one.
+fn slack(connections: u32) -> u32 {
+    (connections / 8).max(1)
 }
 
 impl Net {
@@ -102,13 +122,14 @@ impl Limits {
 
     /// Whether one more may come from this address, who takes what it has of its rate.
     pub(super) fn admit(&mut self, address: IpAddr, now: Time) -> Result<(), TurnedAway> {
-        if self.max.spare_loopback && address.to_canonical().is_loopback() {
+        if self.spares(address) {
             return Ok(());
         }
-        let PrefixLimits { connections, embryos, rate, burst, wide_factor, .. } = self.max;
-        for (net, factor) in [(Net::narrow(address), 1), (Net::wide(address), wide_factor)] {
-            let here = self.here.get(&net).copied().unwrap_or_default();
-            if connections > 0 && here.all >= connections.saturating_mul(factor) {
+        let PrefixLimits { connections, embryos, rate, burst, wide_factor, greets, .. } = self.max;
+        for (here, factor) in self.around(address) {
+            let most = connections.saturating_mul(factor);
+            let is_full = here.all >= most.saturating_add(slack(most)) || !greets && here.staying() >= most;
+            if connections > 0 && is_full {
                 return Err(TurnedAway::PrefixConnections);
             }
             if embryos > 0 && here.embryos >= embryos.saturating_mul(factor) {
@@ -126,6 +147,23 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// Whether more stay than may, somebody from this address among them.
+    pub(super) fn has_too_many(&self, address: IpAddr) -> bool {
+        let connections = self.max.connections;
+        let too_many = |(here, factor): (Here, u32)| here.staying() > connections.saturating_mul(factor);
+        connections > 0 && !self.spares(address) && self.around(address).into_iter().any(too_many)
+    }
+
+    fn spares(&self, address: IpAddr) -> bool {
+        self.max.spare_loopback && address.to_canonical().is_loopback()
+    }
+
+    /// Who is here from this address and from its neighbourhood, each with the factor of its limits.
+    fn around(&self, address: IpAddr) -> [(Here, u32); 2] {
+        let here = |net| self.here.get(&net).copied().unwrap_or_default();
+        [(here(Net::narrow(address)), 1), (here(Net::wide(address)), self.max.wide_factor)]
     }
 
     /// Somebody is here.
@@ -146,6 +184,19 @@ impl Limits {
         self.each(address, |here| {
             here.all -= 1;
             here.embryos -= u32::from(is_embryo);
+        });
+    }
+
+    /// He is on his way out.
+    pub(super) fn leaves(&mut self, address: IpAddr) {
+        self.each(address, |here| here.leaving += 1);
+    }
+
+    /// Who was on his way out is gone.
+    pub(super) fn left(&mut self, address: IpAddr) {
+        self.each(address, |here| {
+            here.all -= 1;
+            here.leaving -= 1;
         });
     }
 
@@ -241,8 +292,15 @@ impl Rates {
 mod tests {
     use super::*;
 
-    const MAX: PrefixLimits =
-        PrefixLimits { connections: 4, embryos: 2, rate: 10, burst: 3, wide_factor: 2, spare_loopback: true };
+    const MAX: PrefixLimits = PrefixLimits {
+        connections: 4,
+        embryos: 2,
+        rate: 10,
+        burst: 3,
+        wide_factor: 2,
+        spare_loopback: true,
+        greets: false,
+    };
 
     fn limits(max: PrefixLimits) -> Limits {
         Limits::new(max, [7; 16])
@@ -282,6 +340,42 @@ mod tests {
         limits.went("1.1.1.2".parse().unwrap(), false);
         check(&mut limits, "1.1.1.1", full);
         check(&mut limits, "1.1.1.3", Ok(()));
+    }
+
+    #[test]
+    fn s12_who_leaves_makes_room_at_once_and_never_for_many() {
+        for greets in [false, true] {
+            let mut limits = limits(PrefixLimits { connections: 16, embryos: 0, rate: 0, greets, ..MAX });
+            let address: IpAddr = "1.1.1.1".parse().unwrap();
+            let come = |limits: &mut Limits| {
+                let admitted = limits.admit(address, at(0)).is_ok();
+                admitted.then(|| limits.came(address, false)).is_some()
+            };
+            assert!((0..16).all(|_| come(&mut limits)));
+            assert!(!limits.has_too_many(address));
+            // Whoever greets is let in to do so, a few at a time, and is one too many then.
+            for _ in 0..2 {
+                assert_eq!(come(&mut limits), greets);
+            }
+            assert_eq!((limits.has_too_many(address), come(&mut limits)), (greets, false));
+            if greets {
+                limits.went(address, false);
+                limits.went(address, false);
+            }
+            // Three leave: two more are here at once, and neither is too many; for the third there is no room yet.
+            for _ in 0..3 {
+                limits.leaves(address);
+            }
+            assert!(come(&mut limits) && come(&mut limits));
+            assert_eq!((limits.has_too_many(address), come(&mut limits)), (false, false));
+            // When they have left, one of the sixteen is still to come.
+            for _ in 0..3 {
+                limits.left(address);
+            }
+            assert!(come(&mut limits) && !limits.has_too_many(address));
+            (0..16).for_each(|_| limits.went(address, false));
+            assert!(limits.is_empty());
+        }
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Gate {
             is_lan,
             rules: Arc::clone(rules),
             table: rules.table(),
-            limits: Limits::new(PrefixLimits::new(settings, is_lan), secret),
+            limits: Limits::new(PrefixLimits::new(settings, is_lan, protocol.greets()), secret),
             pacing: (accept_rate > 0).then(|| Pacing {
                 // A tenth of a second's worth at once: what a turn may take in.
                 pace: Pace::new(accept_rate, (accept_rate / 10).max(64)),
@@ -300,8 +300,13 @@ impl Gate {
     }
 
     fn set_stage(&mut self, guest: GuestId, stage: Stage) {
-        if let Some(Guest { address, exempt: false, stage: Stage::Unproven, .. }) = self.guests.get(guest) {
-            self.limits.proved(*address);
+        if let Some(Guest { address, exempt: false, stage: before, .. }) = self.guests.get(guest) {
+            if *before == Stage::Unproven {
+                self.limits.proved(*address);
+            }
+            if stage == Stage::Evicted {
+                self.limits.leaves(*address);
+            }
         }
         self.guests.set_stage(guest, stage);
     }
@@ -309,8 +314,10 @@ impl Gate {
     /// A guest is gone before any shard had him, or when his shard says so.
     fn forget(&mut self, guest: GuestId) -> Option<Guest> {
         let guest = self.guests.remove(guest)?;
-        if !guest.exempt {
-            self.limits.went(guest.address, guest.stage == Stage::Unproven);
+        match guest.stage {
+            _ if guest.exempt => {}
+            Stage::Evicted => self.limits.left(guest.address),
+            stage => self.limits.went(guest.address, stage == Stage::Unproven),
         }
         Some(guest)
     }
@@ -346,7 +353,10 @@ impl Gate {
                     }
                 }
             }
-            Report::Leaving => {
+            Report::Leaving { counted_at } => {
+                if let Some(address) = counted_at {
+                    self.limits.leaves(address);
+                }
                 self.places.taken -= 1;
                 self.places.leaving += 1;
                 self.serve(core);
@@ -355,7 +365,7 @@ impl Gate {
                 self.places.leaving -= usize::from(!planted(Planted::PlaceKept));
                 self.load[shard] -= 1;
                 if let Some(address) = counted_at {
-                    self.limits.went(address, false);
+                    self.limits.left(address);
                 }
                 if let Some((node, id)) = node {
                     self.nodes.left(&node, id);
@@ -374,10 +384,10 @@ impl Gate {
         driver: &mut impl Driver,
         core: &mut Core,
     ) {
-        if self.guests.get(guest).is_none_or(|guest| guest.stage != Stage::Unproven) {
+        let Some(&Guest { address, exempt: is_exempt, stage: Stage::Unproven, .. }) = self.guests.get(guest)
+        else {
             return; // he was told to go before his greeting came
-        }
-        let is_exempt = self.guests.get(guest).is_some_and(|guest| guest.exempt);
+        };
         let older = if core.fabric.overload() >= 2 && !is_exempt {
             Err(RefusalReason::Busy)
         } else if self.is_open() {
@@ -394,9 +404,15 @@ impl Gate {
                 if ticket.as_ref().is_some_and(|shown| self.is_unsettled(&shown.ticket)) {
                     return self.answer(guest, Err(RefusalReason::Busy), core);
                 }
-                if !ticket.is_some_and(|shown| self.returns(guest, *shown, driver, core)) {
-                    self.knock(Knock { guest, incoming: None }, driver, core);
+                if ticket.is_some_and(|shown| self.returns(guest, *shown, driver, core)) {
+                    return;
                 }
+                // Now is the time to look: his old session, if he has one, is on its way out, and he has no turn of his own.
+                if !is_exempt && self.limits.has_too_many(address) {
+                    core.error_of(ErrorKind::TurnedAway(TurnedAway::PrefixConnections), None, None);
+                    return self.answer(guest, Err(RefusalReason::Busy), core);
+                }
+                self.knock(Knock { guest, incoming: None }, driver, core);
             }
             Err(reason) => self.answer(guest, Err(reason), core),
         }

@@ -20,7 +20,7 @@ pub(crate) use latest::Latest;
 pub(crate) use outbox::{Author, Outbox, Queues};
 pub(crate) use table::Sessions;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 
 use madang_driver::{Conn, Time};
@@ -203,5 +203,10 @@ impl Details {
 
     pub(crate) fn remote(&self) -> SocketAddr {
         self.peer.remote
+    }
+
+    /// The address whose prefix the gate counts it in.
+    pub(crate) fn counted_at(&self) -> Option<IpAddr> {
+        (!self.exempt).then_some(self.peer.remote.ip())
     }
 }

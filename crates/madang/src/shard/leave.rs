@@ -29,6 +29,7 @@ impl<D: Driver> Shard<D> {
         let Life::Leaving(Gait::Decided { graceful }) = session.life else { return };
         let id = session.id;
         let first = details.deadline.is_none();
+        let counted_at = details.counted_at();
         if first {
             let at = after(self.core.now, self.core.fabric.settings.leave_timeout_ms);
             details.deadline = Some(self.core.timers.set(at, Timer::Leave { local, id }));
@@ -36,7 +37,7 @@ impl<D: Driver> Shard<D> {
             self.core.counters.add(Count::Leaving, 1);
             self.core.counters.sub(Count::Sessions, 1);
             if self.gate_counts() {
-                self.core.fabric.report(Report::Leaving);
+                self.core.fabric.report(Report::Leaving { counted_at });
             }
         }
         if planted(Planted::LeaveTwice) {
@@ -208,7 +209,7 @@ impl<D: Driver> Shard<D> {
             duration: self.core.now.since(details.joined_at),
             messages_unsent: details.unsent,
         };
-        let (deadline, link, exempt) = (details.deadline.take(), details.link, details.exempt);
+        let (deadline, link, counted_at) = (details.deadline.take(), details.link, details.counted_at());
         let node = details.peer.node.clone();
         if let Some(deadline) = deadline {
             self.core.timers.cancel(deadline);
@@ -223,7 +224,6 @@ impl<D: Driver> Shard<D> {
         self.core.sessions.free(local);
         if self.gate_counts() {
             let node = node.filter(|node| !node.name.is_empty()).map(|node| (node, id));
-            let counted_at = (!exempt).then_some(leave.peer.ip());
             self.core.fabric.report(Report::Left { shard: self.core.shard, counted_at, node });
         }
         if let Some(link) = link {

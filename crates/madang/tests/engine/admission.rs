@@ -2,7 +2,8 @@
 
 use madang::wire::lan::RefusalReason;
 use madang::{
-    Admission, ClientBuilder, DriverChoice, ErrorKind, LanClient, LinkDown, Refusal, Server, TurnedAway,
+    Admission, ClientBuilder, DriverChoice, ErrorKind, LanClient, LinkDown, Refusal, Server, ServerBuilder,
+    TurnedAway,
 };
 
 use crate::support::{Hello, Raw, Recorder, Watch, be32, eventually, finish, kind, lan};
@@ -11,6 +12,9 @@ each_driver! {
     h01_a_peer_reads_why_content_does_not_want_it,
     h01_a_foreign_framing_has_no_word_for_it,
     h01_a_link_is_told_in_words_and_tries_on,
+    s12_who_comes_back_at_once_gets_in_though_its_prefix_is_at_its_limit,
+    s12_one_too_many_from_an_address_is_told_when_it_has_greeted,
+    s14_a_ticket_is_read_though_its_prefix_is_at_its_limit,
 }
 
 const WORDS: &str = "점검 중, back at 9";
@@ -85,4 +89,85 @@ fn h01_a_link_is_told_in_words_and_tries_on(driver: DriverChoice) {
     let client = LanClient::node("a", "a-1", 1).link(&server.local_addr().to_string());
     assert_eq!(link_is_down(quick(client, driver)), LinkDown::Refused(closed()));
     is_refused_and_gone(server, &watch, 1);
+}
+
+/// Connections that one address may have.
+fn limited(driver: DriverChoice, most: u32) -> ServerBuilder {
+    lan(driver).set(|settings| {
+        settings.prefix_spares_loopback = false;
+        settings.prefix_connections_max = Some(most);
+        settings.leave_timeout_ms = 20_000;
+    })
+}
+
+fn greets(server: &Server, ticket: &[u8]) -> Raw {
+    let mut raw = Raw::connect(server.local_addr());
+    raw.write(&Hello { ticket: ticket.to_vec(), ..Hello::default() }.frame());
+    raw
+}
+
+fn s12_who_comes_back_at_once_gets_in_though_its_prefix_is_at_its_limit(driver: DriverChoice) {
+    let (recorder, watch) = Recorder::new();
+    let server = limited(driver, 2).workers(2).start(recorder).unwrap();
+    let (_other, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    watch.join();
+    let (first, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    let id = watch.join();
+    // The session is on its way out for as long as its peer keeps its end open.
+    let remote = server.remote();
+    remote.send_and_disconnect(id, remote.packet(b"bye"), 1).ignore();
+    eventually("it leaves", || server.figures().sessions_leaving == 1);
+    let (again, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    watch.join();
+    eventually("two stay and one leaves", || {
+        let figures = server.figures();
+        (figures.sessions, figures.sessions_leaving) == (2, 1)
+    });
+    // That was all there is beyond the limit: the next is turned away at the door.
+    assert!(Raw::connect(server.local_addr()).is_empty_end());
+    drop(first);
+    watch.leave(id);
+    drop(again);
+    eventually("it has left, too", || server.figures().sessions == 1);
+    Raw::join_lan(server.local_addr(), &Hello::default());
+    finish(server, &watch);
+}
+
+fn s12_one_too_many_from_an_address_is_told_when_it_has_greeted(driver: DriverChoice) {
+    let (recorder, watch) = Recorder::new();
+    let server = limited(driver, 1).start(recorder).unwrap();
+    let (first, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    assert_eq!(greets(&server, &[]).refused(), 18);
+    watch.error("it is told", |kind| *kind == ErrorKind::TurnedAway(TurnedAway::PrefixConnections));
+    eventually("it is gone", || server.figures().embryos == 0);
+    drop(first);
+    Raw::join_lan(server.local_addr(), &Hello::default());
+    finish(server, &watch);
+}
+
+fn s14_a_ticket_is_read_though_its_prefix_is_at_its_limit(driver: DriverChoice) {
+    let (recorder, watch) = Recorder::new();
+    let server = limited(driver, 2).max_sessions(1).set(|settings| settings.queue_max = 10);
+    let server = server.start(recorder).unwrap();
+    let (first, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    let ticket_of = |raw: &mut Raw| loop {
+        match raw.lan_next() {
+            (kind::TICKET, payload) => break payload[7..].to_vec(),
+            (what, _) => assert!(matches!(what, kind::GREETING | kind::QUEUE), "{what}"),
+        }
+    };
+    let mut waiter = greets(&server, &[]);
+    let ticket = ticket_of(&mut waiter);
+    waiter.reset();
+    eventually("its link is gone", || server.figures().embryos == 0);
+    // The one who is here and the one who may come back are all that the address may have; the ticket tells who it is.
+    let mut back = greets(&server, &ticket);
+    let next = ticket_of(&mut back);
+    assert_ne!(next, ticket);
+    // Its old link may look alive still.
+    let mut again = greets(&server, &next);
+    ticket_of(&mut again);
+    drop(first);
+    while again.lan_next().0 != kind::WELCOME {}
+    finish(server, &watch);
 }
