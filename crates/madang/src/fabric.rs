@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use madang_packet::{Depot, Packet};
 #[cfg(feature = "wan")]
@@ -42,6 +43,11 @@ pub(crate) struct Fabric {
 }
 
 impl Fabric {
+    /// The server will stop in so long: the gate is told, and passes it on.
+    pub(crate) fn announce(&self, left: Duration) {
+        self.mailboxes[0].control(Word::Announce { left });
+    }
+
     /// Whether connections begin with a handshake.
     #[cfg(feature = "wan")]
     pub(crate) fn seals(&self) -> bool {

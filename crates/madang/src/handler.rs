@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use madang_packet::Packet;
 
@@ -61,6 +62,10 @@ pub trait Handler: Send + Sync + 'static {
     fn on_wait(&self, cx: &mut Context<'_>, waiter: &Waiter, state: WaitState) -> Option<Packet> {
         None
     }
+
+    /// On a client: the server of this session will stop in so long, and the session goes on until then. A good moment to come
+    /// to a good place. Told again when the server counts anew; by WAN servers alone, see [`Server::announce`](crate::Server::announce).
+    fn on_draining(&self, cx: &mut Context<'_>, session: SessionId, left: Duration) {}
 
     /// A worker begins to handle a batch of completions. At most once a turn; for thread monitoring.
     fn on_worker_begin(&self, shard: usize) {}

@@ -6,6 +6,7 @@ use madang_wire::lan::RefusalReason;
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use crate::gate::{GuestId, Turn};
@@ -93,6 +94,8 @@ pub(crate) enum Word {
     GiveBack,
     /// To the gate's shard: something happened elsewhere.
     Report(Report),
+    /// The server will stop in so long: whom it can be told hears it, and nobody else comes in.
+    Announce { left: Duration },
     /// Stop accepting, and end all sessions in this gait; the shard ends when the last one left or at its deadline.
     Stop { graceful: bool },
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use madang_packet::{Packet, PacketMut};
 
@@ -116,6 +117,13 @@ impl Remote {
     /// One past the highest [`SessionId::slot`]: the size of an array that content indexes by it.
     pub fn slots(&self) -> usize {
         self.fabric.directory.layout().slots()
+    }
+
+    /// Announces a stop; see [`Server::announce`](crate::Server::announce).
+    pub fn announce(&self, left: Duration) {
+        if self.fabric.is_server {
+            self.fabric.announce(left);
+        }
     }
 
     /// The IP rules: who may come in.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use madang_driver::Clock;
+
 use crate::engine::{Plan, Running, StopReport, no_state};
 use crate::error::{Result, SettingError, StartError};
 use crate::framing::{ForeignFraming, Protocol};
@@ -220,6 +222,33 @@ impl Server {
     /// [`StopError`] from a callback or job of this server, which would wait for itself; the server runs on, and comes back.
     pub fn stop(self) -> Result<Stopped, (Box<Server>, StopError)> {
         self.stop_gait(false)
+    }
+
+    /// Announces a stop: players of a WAN server are told how long there is left
+    /// ([`on_draining`](crate::Handler::on_draining)) and are served until they leave by themselves; whoever comes from now
+    /// on, or waits for a place, is refused with `Draining` (a foreign framing has no word for it: closed). Returns at once, and
+    /// does not stop by itself: call [`drain`](Server::drain) when it is time, or use [`drain_in`](Server::drain_in). Called
+    /// again, it counts from then. On a LAN and in a foreign framing it is content that tells its peers.
+    pub fn announce(&self, left: Duration) {
+        self.running().fabric.announce(left);
+    }
+
+    /// [Announces](Server::announce) a stop, waits until all sessions have left or that time is over, and
+    /// [drains](Server::drain): for patches.
+    ///
+    /// # Errors
+    /// As [`stop`](Server::stop).
+    pub fn drain_in(self, left: Duration) -> Result<Stopped, (Box<Server>, StopError)> {
+        if self.running().has_thread(std::thread::current().id()) {
+            return Err((Box::new(self), StopError));
+        }
+        self.announce(left);
+        let clock = Clock::machine();
+        let until = clock.now() + left;
+        while clock.now() < until && self.figures().sessions > 0 {
+            std::thread::park_timeout(until.since(clock.now()).min(Duration::from_millis(20)));
+        }
+        self.drain()
     }
 
     /// Stops in good order: the listener closes, what is queued goes out, peers are told goodbye where the framing can;

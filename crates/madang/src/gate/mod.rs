@@ -64,6 +64,8 @@ pub(crate) struct Gate {
     greets: bool,
     /// Peers are servers of ours.
     is_lan: bool,
+    /// A stop was announced.
+    is_draining: bool,
     rules: Arc<RuleBook>,
     table: Box<Table>,
     limits: Limits,
@@ -138,6 +140,7 @@ impl Gate {
             door: Door::Open(listener),
             greets: protocol.greets(),
             is_lan,
+            is_draining: false,
             rules: Arc::clone(rules),
             table: rules.table(),
             limits: Limits::new(PrefixLimits::new(settings, is_lan, protocol.greets()), secret),
@@ -249,6 +252,12 @@ impl Gate {
         };
         if !exempt {
             self.limits.admit(remote.ip(), core.now)?;
+        }
+        if self.is_draining && self.greets {
+            let refusal = Some(Box::new(RefusalReason::Draining.into()));
+            return Ok(Entering { exempt, priority: 0, refusal });
+        } else if self.is_draining {
+            return Err(TurnedAway::Closing);
         }
         let peer = stranger(remote, local);
         // A filter that panics lets nobody in.
@@ -390,7 +399,7 @@ impl Gate {
         };
         let older = if core.fabric.overload() >= 2 && !is_exempt {
             Err(RefusalReason::Busy)
-        } else if self.is_open() {
+        } else if self.is_welcoming() {
             if node.name.is_empty() { Ok(Vec::new()) } else { self.nodes.admit(node) }
         } else {
             Err(RefusalReason::Draining)
@@ -466,6 +475,17 @@ impl Gate {
 
     pub(crate) fn unlistened(&mut self) {
         self.door = Door::Closed;
+    }
+
+    /// The server will stop: from now on newcomers are refused in words, and so is whoever waits.
+    pub(crate) fn announce(&mut self, core: &mut Core) {
+        self.is_draining = true;
+        self.end_waiting(core);
+    }
+
+    /// Whether somebody new may get a place, now or later.
+    fn is_welcoming(&self) -> bool {
+        self.is_open() && !self.is_draining
     }
 
     fn is_open(&self) -> bool {

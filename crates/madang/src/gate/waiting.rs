@@ -267,7 +267,7 @@ impl Gate {
             }
             (None, None) => return,
         };
-        if secret.is_none() || !self.is_open() || planted(Planted::QueuePlaceLost) {
+        if secret.is_none() || !self.is_welcoming() || planted(Planted::QueuePlaceLost) {
             return wait_over(kept, core);
         }
         let counted_at = (!guest.exempt).then_some(guest.address);

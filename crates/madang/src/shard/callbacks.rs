@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(feature = "wan")]
+use std::time::Duration;
 
 use madang_driver::Driver;
 use madang_packet::Packet;
@@ -19,6 +21,9 @@ pub(super) enum Call<'a> {
     Sent(Sent),
     Event(Event),
     Timer(u64),
+    /// To a client's handler.
+    #[cfg(feature = "wan")]
+    Draining(Duration),
     Then(Then),
 }
 
@@ -44,6 +49,8 @@ impl<D: Driver> Shard<D> {
                         Call::Sent(sent) => handler.on_send(&mut cx, id, sent),
                         Call::Event(event) => handler.on_event(&mut cx, id, event),
                         Call::Timer(key) => handler.on_timer(&mut cx, id, key),
+                        #[cfg(feature = "wan")]
+                        Call::Draining(left) => handler.on_draining(&mut cx, id, left),
                         Call::Then(then) => then(&mut cx, id, None),
                     },
                     Content::Lobby(_) => {}
@@ -56,6 +63,9 @@ impl<D: Driver> Shard<D> {
                 Call::Sent(sent) => user.on_send(&mut cx, sent),
                 Call::Event(event) => user.on_event(&mut cx, event),
                 Call::Timer(key) => user.on_timer(&mut cx, key),
+                // Users are a server's, and no client tells it such a thing.
+                #[cfg(feature = "wan")]
+                Call::Draining(_) => {}
                 Call::Then(then) => then(&mut cx, id, Some(user.as_any())),
             }
             Some(user)

@@ -237,6 +237,8 @@ impl<D: Driver> Shard<D> {
         }
         len += welcome.to_frame(&mut frames[len..]).expect("the heartbeat was checked");
         self.core.queue_control(local, &frames[..len]);
+        // A place was its own before the stop was announced.
+        self.say_draining(local);
     }
 
     /// Content learns of the session.

@@ -73,6 +73,7 @@ impl<D: Driver> Shard<D> {
                 self.core.magazine.trim();
             }
             Word::Report(report) => self.reported(report),
+            Word::Announce { left } => self.announce(left),
             Word::Stop { graceful } => {
                 if graceful {
                     // Words overtake letters; what was asked for before the drain is a part of it.

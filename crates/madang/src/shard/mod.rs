@@ -9,6 +9,7 @@
 
 mod admission;
 mod ahead;
+mod announce;
 #[cfg(feature = "simulation")]
 mod audit;
 mod callbacks;
@@ -113,6 +114,8 @@ pub(crate) struct Shard<D: Driver> {
     /// When a client's idle memory was last given back.
     trimmed: Time,
     stopping: Option<Stopping>,
+    /// When the server will stop, if that was announced.
+    stops_at: Option<Time>,
 }
 
 /// A stop under way.
@@ -157,6 +160,7 @@ impl<D: Driver> Shard<D> {
             next_tick: now,
             trimmed: now,
             stopping: None,
+            stops_at: None,
             core: Core::new(shard, now, Arc::clone(fabric), magazine),
             driver,
         };

@@ -304,6 +304,8 @@ impl<D: Driver> Shard<D> {
                     details.goodbye = Some(LeaveReason::PeerGoodbye(goodbye));
                 }
             }
+            #[cfg(feature = "wan")]
+            Kind::Draining => self.hear_draining(local, payload),
             // A pong has said what it had to by arriving; the framing lets no other kind through.
             _ => {}
         }

@@ -284,6 +284,9 @@ impl Handler for Content {
     fn on_timer(&self, cx: &mut Context<'_>, session: SessionId, key: u64) {
         self.timer_fires(cx, session, key);
     }
+    fn on_draining(&self, _: &mut Context<'_>, session: SessionId, left: Duration) {
+        self.open().hears_draining(&session, left);
+    }
     fn on_leave(&self, cx: &mut Context<'_>, session: SessionId, leave: &Leave) {
         self.leaves(cx, session, leave);
     }

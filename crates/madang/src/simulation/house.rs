@@ -42,6 +42,8 @@ pub(super) struct Life {
     seats: Vec<Option<Desk>>,
     pub(super) cells: Vec<LinkCell>,
     stops_since: Option<Time>,
+    /// A stop was announced for then.
+    stops_at: Option<Time>,
     pub(super) remote: Remote,
 }
 
@@ -98,12 +100,21 @@ impl House {
             tale.life += 1;
             tale.stops = false;
             tale.stops_hard = false;
+            tale.announced = None;
             (tale.joins, tale.leaves, tale.declined) = (0, 0, 0);
             ledger.house_starts(number);
         }
         let remote = Remote { fabric: Arc::clone(&fabric) };
-        let mut life =
-            Life { fabric, jobs, answers: Vec::new(), seats, cells: Vec::new(), stops_since: None, remote };
+        let mut life = Life {
+            fabric,
+            jobs,
+            answers: Vec::new(),
+            seats,
+            cells: Vec::new(),
+            stops_since: None,
+            stops_at: None,
+            remote,
+        };
         for (link, remote) in self.links.iter().enumerate() {
             let cell: LinkCell = Arc::new(AtomicU64::new(0));
             life.cells.push(Arc::clone(&cell));
@@ -125,6 +136,26 @@ impl House {
         ledger.note(|| format!("house {} stops, gracefully: {graceful}", self.number));
         life.stops_since.get_or_insert(self.world.now());
         crate::engine::ask_to_stop(&life.fabric, graceful);
+    }
+
+    /// Says that it will stop in so long.
+    pub(super) fn announce(&mut self, left: Duration) {
+        let Some(life) = self.life.as_mut().filter(|life| life.stops_since.is_none()) else { return };
+        let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
+        let tale = &mut ledger.houses[self.number];
+        tale.announced = Some(tale.announced.map_or(left, |before| before.max(left)));
+        ledger.did("stop announced");
+        ledger.note(|| format!("house {} announces a stop in {left:?}", self.number));
+        life.stops_at = Some(self.world.now() + left);
+        life.fabric.announce(left);
+    }
+
+    /// Stops it where that was announced and is due: when `now` is at hand, or in any case.
+    pub(super) fn stop_as_announced(&mut self, now: Option<Time>) {
+        let at = self.life.as_ref().and_then(|life| life.stops_at);
+        if at.is_some_and(|at| now.is_none_or(|now| at <= now)) && !self.is_stopping() {
+            self.stop(true);
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -168,6 +168,8 @@ pub(super) struct HouseTale {
     pub(super) is_server: bool,
     pub(super) stops: bool,
     pub(super) stops_hard: bool,
+    /// A stop was announced, for so long at most.
+    pub(super) announced: Option<Duration>,
     /// Waiters have tickets, and keep their turns for so long.
     pub(super) keeps_turns: bool,
     pub(super) grace: Duration,

@@ -107,6 +107,8 @@ struct Line {
     asked: Option<Time>,
     calm_since: Option<Time>,
     refused: bool,
+    /// Its framing has a word for a stop that is announced.
+    hears_draining: bool,
     tickets: Tickets,
     /// What its greeting shows.
     shows: Option<Vec<u8>>,
@@ -253,6 +255,7 @@ impl Seat {
             asked: None,
             calm_since: None,
             refused: false,
+            hears_draining: table.tongue.is_own() && !table.tongue.is_lan(),
             shows: None,
             tickets: self.tickets.clone(),
         });

@@ -230,6 +230,9 @@ impl Town {
         self.world.set_faults(Faults::none());
         self.world.set_descriptors_max(usize::MAX);
         self.lock().heals();
+        for house in &mut self.houses {
+            house.stop_as_announced(None);
+        }
         let until = self.world.now() + REST_AFTER;
         let mut step = 0u32;
         let mut restless = String::new();
@@ -299,7 +302,18 @@ impl Town {
         if self.dice.chance(self.restarts) {
             let index = self.dice.index(self.houses.len());
             let graceful = self.dice.coin();
-            self.houses[index].stop(graceful);
+            // Every other graceful stop of the server is announced before.
+            match index {
+                SERVER if graceful && self.turns % 2 == 0 => {
+                    let left = Duration::from_micros(self.turns % 60_000);
+                    self.houses[index].announce(left);
+                }
+                _ => self.houses[index].stop(graceful),
+            }
+        }
+        let now = self.world.now();
+        for house in &mut self.houses {
+            house.stop_as_announced(Some(now));
         }
         if self.stalls > 0 && self.dice.chance(self.stalls) {
             let index = self.dice.index(self.houses.len());

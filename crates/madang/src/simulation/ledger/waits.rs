@@ -92,7 +92,11 @@ impl Ledger {
                 let (told, peer) = (wait.told, wait.peer);
                 let tale = &self.houses[house];
                 // What was touched on its way breaks a rule, though not the peer's fault.
-                let is_promised = tale.is_server && tale.keeps_turns && !tale.stops && !self.tampered;
+                let is_promised = tale.is_server
+                    && tale.keeps_turns
+                    && !tale.stops
+                    && tale.announced.is_none()
+                    && !self.tampered;
                 let earns_it =
                     self.peers.get(&peer).is_none_or(|peer| !peer.says_goodbye && !peer.is_hostile);
                 let was_blocked = self.waits.blocks.iter().any(|(address, ..)| *address == peer.ip());
@@ -177,6 +181,17 @@ impl Ledger {
         self.did("block");
         self.note(|| format!("{address} is blocked for {lasts:?}"));
         self.waits.blocks.push((address, self.now, self.now + lasts));
+    }
+
+    /// A peer or a link of ours hears how long there is left.
+    pub(in crate::simulation) fn hears_draining(&mut self, who: &dyn std::fmt::Display, left: Duration) {
+        self.did("draining heard");
+        // The server may have stopped and begun anew while the word was under way.
+        let server = &self.houses[0];
+        let was_said = server.announced.is_some_and(|most| left <= most);
+        if !was_said && server.life <= 1 {
+            self.fail("O2", format!("{who} hears that {left:?} are left, and nobody said so"));
+        }
     }
 
     /// Content does not want a peer. In words, if it is one of those who hear some.

@@ -1,5 +1,7 @@
 //! What comes to a peer: taken out of its records and frames, and judged.
 
+use std::time::Duration;
+
 #[cfg(feature = "wan")]
 use super::Pending;
 use super::manners::Reads;
@@ -130,8 +132,13 @@ impl Line {
                 Expects::Traffic
             }
             (Expects::Traffic, PONG) => Expects::Traffic,
-            (Expects::Welcome, QUEUE | DRAINING) => Expects::Welcome,
-            (Expects::Traffic, TICKET | DRAINING) => Expects::Traffic,
+            (Expects::Welcome, QUEUE) => Expects::Welcome,
+            // Ours says it behind the welcome, and on a WAN alone; and it keeps no session's place.
+            (Expects::Traffic, DRAINING) if self.hears_draining => {
+                let left = payload.first_chunk().map_or(u32::MAX, |bytes| u32::from_le_bytes(*bytes));
+                ledger.hears_draining(&address, Duration::from_millis(left.into()));
+                Expects::Traffic
+            }
             (Expects::Traffic | Expects::Welcome, GOODBYE) => Expects::Nothing,
             (expects, kind) => {
                 ledger.fail(

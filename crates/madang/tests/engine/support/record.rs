@@ -25,6 +25,7 @@ pub(crate) enum Seen {
     /// Events of these tests are numbers.
     Event(SessionId, u64),
     Timer(SessionId, u64),
+    Draining(SessionId, std::time::Duration),
     Leave(SessionId, Leave),
     Error(Error),
     Wait(Waiter, WaitState),
@@ -180,6 +181,10 @@ impl Handler for Recorder {
     fn on_timer(&self, cx: &mut Context<'_>, session: SessionId, key: u64) {
         self.tell(Seen::Timer(session, key));
         (self.timer)(cx, session, key);
+    }
+
+    fn on_draining(&self, _: &mut Context<'_>, session: SessionId, left: std::time::Duration) {
+        self.tell(Seen::Draining(session, left));
     }
 
     fn on_leave(&self, cx: &mut Context<'_>, session: SessionId, leave: &Leave) {
@@ -339,9 +344,11 @@ impl Ledger {
         let right = match seen {
             Seen::Join(id, _) => book.lives.insert(*id, false).is_none(),
             Seen::Leave(id, _) => book.lives.insert(*id, true) == Some(false),
-            Seen::Recv(id, _) | Seen::Sent(id, _) | Seen::Event(id, _) | Seen::Timer(id, _) => {
-                book.lives.get(id) == Some(&false)
-            }
+            Seen::Recv(id, _)
+            | Seen::Sent(id, _)
+            | Seen::Event(id, _)
+            | Seen::Timer(id, _)
+            | Seen::Draining(id, _) => book.lives.get(id) == Some(&false),
             Seen::Wait(waiter, state) => book.waits(waiter.id, *state),
             Seen::Request | Seen::Error(_) => true,
         };
