@@ -14,7 +14,7 @@ use crate::framing::Protocol;
 use crate::gate::RuleBook;
 use crate::groups::GroupId;
 use crate::id::SerialSource;
-use crate::letters::{Letter, Report, Word};
+use crate::letters::{Letter, Word};
 use crate::mailbox::Mailbox;
 use crate::offload::Jobs;
 use crate::planted::{Planted, planted};
@@ -180,11 +180,6 @@ impl Fabric {
             self.mailboxes[shard].control(Word::Disconnect { id, reason });
         }
         true
-    }
-
-    /// Tells the gate.
-    pub(crate) fn report(&self, report: Report) {
-        self.mailboxes[0].control(Word::Report(report));
     }
 
     /// How overloaded the busiest shard is: 0 to 3.

@@ -190,8 +190,8 @@ pub(crate) enum Report {
     /// A session began to leave: its place is free for another, within the slack. `counted_at`: the address whose prefix it is
     /// counted in.
     Leaving { counted_at: Option<IpAddr> },
-    /// A session left; `counted_at` as above.
-    Left { shard: usize, counted_at: Option<IpAddr>, node: Option<(Arc<Node>, SessionId)> },
+    /// A session left; `counted_at` as above. `at_once`: in the moment in which it began to, and no `Leaving` told of it.
+    Left { shard: usize, at_once: bool, counted_at: Option<IpAddr>, node: Option<(Arc<Node>, SessionId)> },
 }
 
 /// Names an embryo of a shard: its place and a number that is never used twice.

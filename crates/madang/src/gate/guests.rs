@@ -65,15 +65,15 @@ impl Guests {
         self.guests.get(&id)
     }
 
-    /// Moves a guest on to a later stage.
-    pub(super) fn set_stage(&mut self, id: GuestId, stage: Stage) {
+    /// Moves a guest on to a later stage. Answers what he was before.
+    pub(super) fn set_stage(&mut self, id: GuestId, stage: Stage) -> Guest {
         let guest = self.guests.get_mut(&id).expect("a guest has a name until he is gone");
         if guest.stage == Stage::Unproven && !guest.exempt {
             self.crowds.remove(Net::wide(guest.address), id);
         }
         count(&mut self.evicted, &mut self.queued, guest.stage, |count| *count -= 1);
         count(&mut self.evicted, &mut self.queued, stage, |count| *count += 1);
-        guest.stage = stage;
+        std::mem::replace(guest, Guest { stage, ..*guest })
     }
 
     /// What he has proven may have him wait ahead of others.
@@ -83,8 +83,10 @@ impl Guests {
         }
     }
 
-    pub(super) fn set_shard(&mut self, id: GuestId, shard: usize) {
-        self.guests.get_mut(&id).expect("a guest has a name until he is gone").shard = shard;
+    pub(super) fn set_shard(&mut self, id: GuestId, shard: usize) -> &Guest {
+        let guest = self.guests.get_mut(&id).expect("a guest has a name until he is gone");
+        guest.shard = shard;
+        guest
     }
 
     /// He has joined, or is gone.

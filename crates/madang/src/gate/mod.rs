@@ -304,20 +304,21 @@ impl Gate {
         let Some(guest) = self.guests.least_welcome(core.now, crowd) else { return false };
         let shard = self.guests.get(guest).expect("who makes way is here").shard;
         self.set_stage(guest, Stage::Evicted);
-        core.fabric.mailboxes[shard].control(Word::Evict { guest });
+        core.tell(shard, Word::Evict { guest });
         true
     }
 
     fn set_stage(&mut self, guest: GuestId, stage: Stage) {
-        if let Some(Guest { address, exempt: false, stage: before, .. }) = self.guests.get(guest) {
-            if *before == Stage::Unproven {
-                self.limits.proved(*address);
-            }
-            if stage == Stage::Evicted {
-                self.limits.leaves(*address);
-            }
+        let Guest { address, exempt, stage: before, .. } = self.guests.set_stage(guest, stage);
+        if exempt {
+            return;
         }
-        self.guests.set_stage(guest, stage);
+        if before == Stage::Unproven {
+            self.limits.proved(address);
+        }
+        if stage == Stage::Evicted {
+            self.limits.leaves(address);
+        }
     }
 
     /// A guest is gone before any shard had him, or when his shard says so.
@@ -370,11 +371,14 @@ impl Gate {
                 self.places.leaving += 1;
                 self.serve(core);
             }
-            Report::Left { shard, counted_at, node } => {
-                self.places.leaving -= usize::from(!planted(Planted::PlaceKept));
+            Report::Left { shard, at_once, counted_at, node } => {
+                let count = if at_once { &mut self.places.taken } else { &mut self.places.leaving };
+                *count -= usize::from(!planted(Planted::PlaceKept));
                 self.load[shard] -= 1;
-                if let Some(address) = counted_at {
-                    self.limits.left(address);
+                match counted_at {
+                    Some(address) if at_once => self.limits.went(address, false),
+                    Some(address) => self.limits.left(address),
+                    None => {}
                 }
                 if let Some((node, id)) = node {
                     self.nodes.left(&node, id);

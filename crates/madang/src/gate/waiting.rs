@@ -355,9 +355,9 @@ impl Gate {
                 by_shard[*shard].push((guest, standing));
             }
         }
-        for (mailbox, moved) in core.fabric.mailboxes.iter().zip(by_shard) {
+        for (shard, moved) in by_shard.into_iter().enumerate() {
             if !moved.is_empty() {
-                mailbox.control(Word::Moved(moved));
+                core.tell(shard, Word::Moved(moved));
             }
         }
         self.plan_news(core);
@@ -405,19 +405,18 @@ impl Gate {
     pub(super) fn give(&mut self, guest: GuestId, incoming: Incoming, entry: Entry, core: &mut Core) {
         let shard = self.least_loaded();
         self.load[shard] += 1;
-        self.guests.set_shard(guest, shard);
-        let exempt = self.guests.get(guest).is_some_and(|guest| guest.exempt);
-        core.fabric.mailboxes[shard].control(Word::Adopt(Adoption { incoming, guest, entry, exempt }));
+        let exempt = self.guests.set_shard(guest, shard).exempt;
+        core.tell(shard, Word::Adopt(Adoption { incoming, guest, entry, exempt }));
     }
 
     /// Tells the shard that has a guest whether he has a place.
-    pub(super) fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &Core) {
+    pub(super) fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &mut Core) {
         self.tell(guest, |guest| Word::Place { guest, answer }, core);
     }
 
-    pub(super) fn tell(&self, guest: GuestId, word: impl FnOnce(GuestId) -> Word, core: &Core) {
+    pub(super) fn tell(&self, guest: GuestId, word: impl FnOnce(GuestId) -> Word, core: &mut Core) {
         if let Some(Guest { shard, .. }) = self.guests.get(guest) {
-            core.fabric.mailboxes[*shard].control(word(guest));
+            core.tell(*shard, word(guest));
         }
     }
 
@@ -428,6 +427,6 @@ impl Gate {
 }
 
 /// Content hears of the end of a wait that no shard has anything of.
-fn wait_over(kept: Kept, core: &Core) {
-    core.fabric.mailboxes[core.shard].control(Word::WaitOver(kept));
+fn wait_over(kept: Kept, core: &mut Core) {
+    core.words.push_back(Word::WaitOver(kept));
 }

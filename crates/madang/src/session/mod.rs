@@ -116,8 +116,15 @@ pub(crate) struct Details {
     pub(crate) partial_since: Option<Time>,
     /// Periodic looks in a row at which we had said nothing since the one before.
     pub(crate) quiet_looks: u16,
-    /// The periodic check of liveness.
-    pub(crate) check: Option<TimerKey>,
+    /// The periodic look at it; of one that leaves, the end of patience with that.
+    pub(crate) deadline: Option<TimerKey>,
+    /// Its leave has begun: it is out of everything but its connection.
+    pub(crate) leave_begun: bool,
+    /// Valid while `life` is `Leaving`: another thread's disconnect came first, and its reason is on its way to us. It was
+    /// promised to that thread, so the leave is not told before.
+    pub(crate) reason_owed: bool,
+    /// Valid while `life` is `Leaving`: why, set before anything else of the leave happens.
+    pub(crate) reason: Option<LeaveReason>,
     /// A foreign framing's state.
     pub(crate) framing: Option<Guarded>,
     pub(crate) user: Option<Box<dyn AnyUser>>,
@@ -132,11 +139,6 @@ pub(crate) struct Details {
 /// through [`Details`]; the first write makes it.
 #[derive(Default)]
 pub(crate) struct Rare {
-    /// Valid while `life` is `Leaving`: why, set before anything else of the leave happens.
-    pub(crate) reason: Option<LeaveReason>,
-    /// Valid while `life` is `Leaving`: another thread's disconnect came first, and its reason is on its way to us. It was
-    /// promised to that thread, so the leave is not told before.
-    pub(crate) reason_owed: bool,
     /// What the peer's goodbye said, told when the close follows.
     pub(crate) goodbye: Option<LeaveReason>,
     pub(crate) unsent: usize,
@@ -148,8 +150,6 @@ pub(crate) struct Rare {
     pub(crate) flood: Option<Flood>,
     /// Bytes read and thrown away while draining.
     pub(crate) drained_bytes: usize,
-    /// The deadline of the leave.
-    pub(crate) deadline: Option<TimerKey>,
     /// Content's timers, by their key in the shard's timers.
     pub(crate) timers: Vec<(u64, TimerKey)>,
     /// Groups it is in, with its place in each.
@@ -158,15 +158,12 @@ pub(crate) struct Rare {
 
 /// What a session has that needed none of it yet.
 static NOTHING: Rare = Rare {
-    reason: None,
-    reason_owed: false,
     goodbye: None,
     unsent: 0,
     over_soft_since: None,
     latest: Latest::new(),
     flood: None,
     drained_bytes: 0,
-    deadline: None,
     timers: Vec::new(),
     groups: Vec::new(),
 };
@@ -192,7 +189,10 @@ impl Details {
             joined_at,
             partial_since: None,
             quiet_looks: 0,
-            check: None,
+            deadline: None,
+            leave_begun: false,
+            reason_owed: false,
+            reason: None,
             framing: None,
             user: None,
             link: None,
@@ -208,5 +208,24 @@ impl Details {
     /// The address whose prefix the gate counts it in.
     pub(crate) fn counted_at(&self) -> Option<IpAddr> {
         (!self.exempt).then_some(self.peer.remote.ip())
+    }
+
+    /// What it has of the rare things, if it has any: looked at without making them, as most leave without.
+    pub(crate) fn rare(&mut self) -> Option<&mut Rare> {
+        self.rare.as_deref_mut()
+    }
+
+    /// Messages were dropped that content had queued for it.
+    pub(crate) fn dropped(&mut self, messages: usize) {
+        if messages > 0 {
+            self.unsent += messages;
+        }
+    }
+
+    /// None of its droppable messages waits any more.
+    pub(crate) fn forget_droppable(&mut self) {
+        if let Some(rare) = self.rare() {
+            rare.latest.clear();
+        }
     }
 }

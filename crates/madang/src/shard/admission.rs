@@ -55,7 +55,7 @@ impl<D: Driver> Shard<D> {
 
     fn not_adopted(&mut self, guest: GuestId) {
         self.core.counters.add(Count::Failed, 1);
-        self.core.fabric.report(Report::Gone { guest, keeps: None });
+        self.core.report(Report::Gone { guest, keeps: None });
     }
 
     /// The gate's answer. Who is gone meanwhile has told, or will.

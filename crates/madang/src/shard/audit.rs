@@ -104,6 +104,7 @@ impl<D: Driver> Shard<D> {
             ("unsent sends", self.unsent.len()),
             ("places of the gate", usize::from(!gate_balanced)),
             ("letters", core.fabric.mailboxes[core.shard].len()),
+            ("words", core.words.len()),
         ];
         counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}")).collect()
     }
@@ -120,6 +121,7 @@ impl<D: Driver> Shard<D> {
             && core.pressure.is_off()
             && core.lag.is_calm()
             && core.fabric.mailboxes[core.shard].is_empty()
+            && core.words.is_empty()
     }
 }
 

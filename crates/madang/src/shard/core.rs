@@ -1,5 +1,6 @@
 //! What callbacks may touch of a shard: its sessions, queues and deadlines, but not its driver.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::fabric::{Fabric, refuse};
 use crate::figures::{Count, Counters};
 use crate::gate::Turn;
 use crate::groups::{GroupId, Groups};
-use crate::letters::EmbryoKey;
+use crate::letters::{EmbryoKey, Report, Word};
 use crate::planted::{Planted, planted};
 use crate::session::{Author, Gait, Intakes, Life, Queues, Sessions};
 use crate::settings::ms;
@@ -80,6 +81,8 @@ pub(crate) struct Core {
     pub(crate) decided: Vec<u32>,
     /// Sessions whose messages are to wait, and the driver was not told.
     pub(crate) to_hold: Vec<u32>,
+    /// What the shard has told itself, as long as the mailbox's lane for such words may get: see [`tell`](Core::tell).
+    pub(crate) words: VecDeque<Word>,
     /// Errors to tell once no callback runs.
     pub(crate) errors: Vec<Error>,
     pub(crate) error_gate: ErrorGate,
@@ -106,6 +109,7 @@ impl Core {
             dirty: Vec::new(),
             decided: Vec::new(),
             to_hold: Vec::new(),
+            words: VecDeque::new(),
             errors: Vec::new(),
             error_gate: ErrorGate::new(ERRORS_A_SECOND, now),
             counters: Counters::default(),
@@ -192,6 +196,20 @@ impl Core {
         session.urgent = true;
         self.mark_dirty(local);
         true
+    }
+
+    /// Tells a shard something. What it tells itself needs no mailbox, which is for other threads; but it is read no earlier.
+    pub(crate) fn tell(&mut self, shard: usize, word: Word) {
+        if shard == self.shard {
+            self.words.push_back(word);
+        } else {
+            self.fabric.mailboxes[shard].control(word);
+        }
+    }
+
+    /// Tells the gate, which stands on shard 0.
+    pub(crate) fn report(&mut self, report: Report) {
+        self.tell(0, Word::Report(report));
     }
 
     /// Lists a session for the next flush.

@@ -311,7 +311,7 @@ impl<D: Driver> Shard<D> {
                 if let (Stage::ExpectGreeting, Origin::Gate { guest, .. }) = (embryo.stage, embryo.origin) {
                     embryo.stage = Stage::ExpectPlace;
                     let ticket = TicketBytes::read(theirs.ticket).map(|ticket| embryo.shows(ticket));
-                    self.core.fabric.report(Report::Proven { guest, node, ticket, priority: 0 });
+                    self.core.report(Report::Proven { guest, node, ticket, priority: 0 });
                 }
             }
             Err(Some(refusal)) if embryo.link().is_none() => self.refuse(index, refusal),
@@ -479,7 +479,7 @@ impl<D: Driver> Shard<D> {
                 self.links.note(link, why);
                 self.link_down(link);
             }
-            Origin::Gate { guest, .. } => self.core.fabric.report(Report::Gone { guest, keeps }),
+            Origin::Gate { guest, .. } => self.core.report(Report::Gone { guest, keeps }),
         }
     }
 

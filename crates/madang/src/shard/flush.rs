@@ -265,7 +265,7 @@ impl<D: Driver> Shard<D> {
 
     fn count_unsent(&mut self, local: u32, messages: usize) {
         if let Some(details) = self.core.sessions.details(local) {
-            details.unsent += messages;
+            details.dropped(messages);
         }
     }
 

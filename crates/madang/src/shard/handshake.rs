@@ -227,7 +227,7 @@ impl<D: Driver> Shard<D> {
         let node = embryo.peer.node.clone().unwrap_or_default();
         let priority = embryo.peer.account.as_ref().map_or(0, |account| account.class);
         let ticket = embryo.ticket.take().map(|ticket| embryo.shows(ticket));
-        self.core.fabric.report(Report::Proven { guest, node, ticket, priority });
+        self.core.report(Report::Proven { guest, node, ticket, priority });
     }
 
     /// Client: the connection is there, the preamble goes out; on a sealed link, the wish.

@@ -125,7 +125,8 @@ impl<D: Driver> Shard<D> {
             None => send_limit,
         };
         let period = check_period_ms(&self.core.fabric.settings, greets);
-        details.check = Some(self.core.timers.set(after(self.core.now, period), Timer::Check { local, id }));
+        details.deadline =
+            Some(self.core.timers.set(after(self.core.now, period), Timer::Check { local, id }));
         let session = Session {
             id,
             conn,
@@ -166,7 +167,7 @@ impl<D: Driver> Shard<D> {
             Origin::Link(link) => self.links.up(link, id),
             Origin::Gate { guest, .. } => {
                 let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
-                self.core.fabric.report(Report::Joined { guest, node });
+                self.core.report(Report::Joined { guest, node });
             }
         }
         if planted(Planted::ReceiveBeforeJoin) {

@@ -28,17 +28,11 @@ impl<D: Driver> Shard<D> {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         let Life::Leaving(Gait::Decided { graceful }) = session.life else { return };
         let id = session.id;
-        let first = details.deadline.is_none();
-        let counted_at = details.counted_at();
+        let first = !std::mem::replace(&mut details.leave_begun, true);
         if first {
-            let at = after(self.core.now, self.core.fabric.settings.leave_timeout_ms);
-            details.deadline = Some(self.core.timers.set(at, Timer::Leave { local, id }));
             self.withdraw_from_everything(local);
             self.core.counters.add(Count::Leaving, 1);
             self.core.counters.sub(Count::Sessions, 1);
-            if self.gate_counts() {
-                self.core.fabric.report(Report::Leaving { counted_at });
-            }
         }
         if planted(Planted::LeaveTwice) {
             let Some((session, details)) = self.core.sessions.both(local) else { return };
@@ -59,8 +53,8 @@ impl<D: Driver> Shard<D> {
             if !graceful {
                 let Some((session, details)) = self.core.sessions.both(local) else { return };
                 // The welcome stays: a goodbye before it would be out of turn.
-                details.unsent += self.core.queues.clear_messages(&mut session.outbox);
-                details.latest.clear();
+                details.dropped(self.core.queues.clear_messages(&mut session.outbox));
+                details.forget_droppable();
             }
             self.say_goodbye(local);
             if let Some(session) = self.core.sessions.get_mut(local) {
@@ -74,21 +68,41 @@ impl<D: Driver> Shard<D> {
         } else {
             self.abort(local);
         }
+        if first {
+            self.leave_takes_time(local, id);
+        }
+    }
+
+    /// A leave has begun: most are over by then. One that is not has a deadline, and the gate hears that a place is free.
+    fn leave_takes_time(&mut self, local: u32, id: SessionId) {
+        let Some((_, details)) = self.core.sessions.both(local).filter(|(session, _)| session.id == id)
+        else {
+            return;
+        };
+        let at = after(self.core.now, self.core.fabric.settings.leave_timeout_ms);
+        details.deadline = Some(self.core.timers.set(at, Timer::Leave { local, id }));
+        let counted_at = details.counted_at();
+        if self.gate_counts() {
+            self.core.report(Report::Leaving { counted_at });
+        }
     }
 
     /// Out of groups, timers and waits: nothing but the connection is left.
     fn withdraw_from_everything(&mut self, local: u32) {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         session.inbox = None;
-        let check = details.check.take();
-        let mut timers = std::mem::take(&mut details.timers);
+        if let Some(look) = details.deadline.take() {
+            self.core.timers.cancel(look);
+        }
+        let Some(rare) = details.rare() else { return };
+        let mut timers = std::mem::take(&mut rare.timers);
         if planted(Planted::TimerWithoutSerial) {
             timers.clear();
         }
-        let groups = std::mem::take(&mut details.groups);
-        let throttle = details.flood.and_then(|flood| flood.timer);
+        let groups = std::mem::take(&mut rare.groups);
+        let throttle = rare.flood.and_then(|flood| flood.timer);
         let content = timers.into_iter().map(|(_, timer)| timer);
-        for timer in check.into_iter().chain(throttle).chain(content) {
+        for timer in throttle.into_iter().chain(content) {
             self.core.timers.cancel(timer);
         }
         for membership in groups {
@@ -122,14 +136,14 @@ impl<D: Driver> Shard<D> {
     pub(super) fn abort(&mut self, local: u32) {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         session.life = Life::Leaving(Gait::Aborting);
-        details.unsent += self.core.queues.clear(&mut session.outbox);
-        details.latest.clear();
+        details.dropped(self.core.queues.clear(&mut session.outbox));
+        details.forget_droppable();
         let conn = session.conn;
         if self.withdraw_unsent(conn) {
             let (session, details) =
                 self.core.sessions.both(local).expect("the session was there a moment ago");
             session.sending = false;
-            details.unsent += std::mem::take(&mut session.in_flight).messages;
+            details.dropped(std::mem::take(&mut session.in_flight).messages);
         }
         self.driver.abort(conn);
         self.advance_leave(local);
@@ -182,13 +196,9 @@ impl<D: Driver> Shard<D> {
 
     /// Patience with a leave is over: reset.
     pub(super) fn leave_overdue(&mut self, local: u32, id: SessionId) {
-        if let Some((session, details)) =
-            self.core.sessions.both(local).filter(|(session, _)| session.id == id)
-        {
-            details.deadline = None;
-            if !matches!(session.life, Life::Leaving(Gait::Aborting)) {
-                self.abort(local);
-            }
+        let session = self.core.sessions.get(local).filter(|session| session.id == id);
+        if session.is_some_and(|session| session.life != Life::Leaving(Gait::Aborting)) {
+            self.abort(local);
         }
     }
 
@@ -201,8 +211,8 @@ impl<D: Driver> Shard<D> {
         debug_assert!(!session.in_flight(), "the retire rule");
         let (id, conn) = (session.id, session.conn);
         let reason = details.reason.expect("a leave has its reason first");
-        details.unsent += self.core.queues.clear(&mut session.outbox);
-        details.latest.clear();
+        details.dropped(self.core.queues.clear(&mut session.outbox));
+        details.forget_droppable();
         let leave = Leave {
             reason,
             peer: details.remote(),
@@ -210,7 +220,7 @@ impl<D: Driver> Shard<D> {
             messages_unsent: details.unsent,
         };
         let (deadline, link, counted_at) = (details.deadline.take(), details.link, details.counted_at());
-        let node = details.peer.node.clone();
+        let node = details.peer.node.take();
         if let Some(deadline) = deadline {
             self.core.timers.cancel(deadline);
         }
@@ -224,7 +234,8 @@ impl<D: Driver> Shard<D> {
         self.core.sessions.free(local);
         if self.gate_counts() {
             let node = node.filter(|node| !node.name.is_empty()).map(|node| (node, id));
-            self.core.fabric.report(Report::Left { shard: self.core.shard, counted_at, node });
+            let (shard, at_once) = (self.core.shard, deadline.is_none());
+            self.core.report(Report::Left { shard, at_once, counted_at, node });
         }
         if let Some(link) = link {
             self.link_down(link);

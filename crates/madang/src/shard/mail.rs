@@ -1,6 +1,5 @@
 //! Reading the mailbox.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use madang_driver::Driver;
@@ -20,17 +19,16 @@ const LETTERS_A_TURN: usize = 4_096;
 impl<D: Driver> Shard<D> {
     /// Control words first, all of them; then letters, up to a bound.
     pub(super) fn read_mail(&mut self) {
-        let fabric = Arc::clone(&self.core.fabric);
-        let mailbox = &fabric.mailboxes[self.core.shard];
         for adoption in std::mem::take(&mut self.unattached) {
             self.adopt(adoption);
             self.settle();
         }
-        while let Some(word) = mailbox.pop_control() {
+        while let Some(word) = self.next_word() {
             self.obey(word);
             self.settle();
         }
         self.read_letters(LETTERS_A_TURN);
+        let fabric = &self.core.fabric;
         let refused = fabric.figures[self.core.shard].remote_full.load(Ordering::Relaxed);
         if refused != self.refused_letters {
             self.refused_letters = refused;
@@ -38,11 +36,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// What others told this shard comes before what it told itself.
+    fn next_word(&mut self) -> Option<Word> {
+        self.mailbox().pop_control().or_else(|| self.core.words.pop_front())
+    }
+
     fn read_letters(&mut self, most: usize) {
-        let fabric = Arc::clone(&self.core.fabric);
-        let mailbox = &fabric.mailboxes[self.core.shard];
         for _ in 0..most {
-            let Some(letter) = mailbox.pop() else { break };
+            let Some(letter) = self.mailbox().pop() else { break };
             self.open(letter);
             self.settle();
         }

@@ -55,8 +55,9 @@ use crate::gate::Gate;
 use crate::id::Serials;
 #[cfg(feature = "wan")]
 use crate::letters::EmbryoKey;
-use crate::letters::{Adoption, Word};
+use crate::letters::{Adoption, Letter, Word};
 use crate::links::Links;
+use crate::mailbox::Mailbox;
 use crate::planted::{Planted, planted};
 use crate::session::Alike;
 use crate::settings::ms;
@@ -184,8 +185,8 @@ impl<D: Driver> Shard<D> {
 
     /// How long the coming poll may sleep. From here on, until the poll returned, other threads wake the shard.
     pub(crate) fn before_sleep(&mut self) -> Wait {
-        let mailbox = &self.core.fabric.mailboxes[self.core.shard];
-        if self.has_work() || self.core.fabric.settings.wait == WaitStrategy::Spin || !mailbox.fall_asleep() {
+        let spins = self.core.fabric.settings.wait == WaitStrategy::Spin;
+        if self.has_work() || spins || !self.mailbox().fall_asleep() {
             return Wait::NO;
         }
         let deadlines = [
@@ -209,7 +210,7 @@ impl<D: Driver> Shard<D> {
         let _installed = magazine.install();
         let mut completions = std::mem::take(&mut self.completions);
         self.driver.poll(&mut completions, self.batch, wait);
-        self.core.fabric.mailboxes[self.core.shard].wake_up();
+        self.mailbox().wake_up();
         let last = std::mem::replace(&mut self.core.now, self.driver.now());
         self.take_lag(last, wait);
 
@@ -436,6 +437,7 @@ impl<D: Driver> Shard<D> {
         (!self.unsent.is_empty() && self.core.now >= self.unsent_until)
             || !self.unattached.is_empty()
             || !self.core.decided.is_empty()
+            || !self.core.words.is_empty()
             || (!self.core.dirty.is_empty() && !self.ticks())
             || (!self.starved.is_empty() && self.core.now >= self.starved_until)
     }
@@ -455,6 +457,10 @@ impl<D: Driver> Shard<D> {
         let leaked = self.driver.shutdown(ms(1_000));
         self.core.counters.publish(&self.core.fabric.figures[self.core.shard]);
         leaked
+    }
+
+    fn mailbox(&self) -> &Mailbox<Letter, Word> {
+        &self.core.fabric.mailboxes[self.core.shard]
     }
 
     fn owner_of_session(&self, id: SessionId) -> Option<u32> {

@@ -83,7 +83,7 @@ impl<D: Driver> Shard<D> {
             first: None,
         }));
         if let (false, Origin::Gate { guest, .. }) = (news.entered, embryo.origin) {
-            self.core.fabric.report(Report::Heard { guest });
+            self.core.report(Report::Heard { guest });
         }
         self.beat_again(index);
         let state =

@@ -68,7 +68,7 @@ impl<D: Driver> Shard<D> {
         let period = check_period_ms(settings, beats);
         let (next, half_a_beat) = (after(now, period), settings.heartbeat_ms / 2);
         let Some((session, details)) = self.core.sessions.both(local) else { return };
-        details.check = None;
+        details.deadline = None;
         if details.over_soft_since.is_some() && session.outbox.bytes() <= soft_bytes {
             details.over_soft_since = None;
         }
@@ -89,7 +89,7 @@ impl<D: Driver> Shard<D> {
             self.core.decide(local, reason, false);
             return;
         }
-        details.check = Some(self.core.timers.set(next, Timer::Check { local, id }));
+        details.deadline = Some(self.core.timers.set(next, Timer::Check { local, id }));
         details.quiet_looks = match std::mem::take(&mut session.spoke) {
             true => 0,
             false => details.quiet_looks.saturating_add(1),
