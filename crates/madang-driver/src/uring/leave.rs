@@ -5,7 +5,7 @@
 //! FIN, and the kernel may still write.
 
 use std::mem;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -73,15 +73,22 @@ impl Uring {
         self.table.closing += 1;
         let entry = self.table.meant(conn).expect("retired just now");
         // With the next poll, beside everything else that it hands over: a system call of its own costs more.
-        let submission = match mem::replace(&mut entry.socket, Place::Nowhere) {
-            Place::Process(descriptor) => Some(opcode::Close::new(Fd(descriptor.into_raw_fd())).build()),
-            Place::Ring => Some(opcode::Close::new(Fixed(conn.index() as u32)).build()),
-            Place::Nowhere => None,
-        };
-        if let Some(submission) = submission {
-            self.chore(conn, OpKind::Close, submission);
+        match mem::replace(&mut entry.socket, Place::Nowhere) {
+            Place::Process(descriptor) => self.close_descriptor(descriptor),
+            Place::Ring => {
+                self.chore(conn, OpKind::Close, opcode::Close::new(Fixed(conn.index() as u32)).build());
+            }
+            Place::Nowhere => {}
         }
         self.release_if_quiet(conn);
+    }
+
+    /// Closes a descriptor that nothing is in flight on. Its number is taken until it is closed, so nobody has to know when that
+    /// is; a completion for it would end the coming sleep at once, with nothing to do.
+    fn close_descriptor(&mut self, descriptor: OwnedFd) {
+        let submission = opcode::Close::new(Fd(descriptor.into_raw_fd())).build();
+        // SAFETY: the entry points to no memory. Should it fail, its completion, which names nothing, is passed over.
+        unsafe { self.ring.push_or_defer(submission.flags(Flags::SKIP_SUCCESS)) };
     }
 
     /// An operation of the driver's own on a connection's behalf, which keeps the place from being freed.
@@ -160,7 +167,8 @@ impl Uring {
             self.call_off_the_rest();
             self.drain(host::now());
         }
-        let leaked = Leaked { operations: self.in_flight, connections: self.table.len() };
+        let operations = self.in_flight + self.ring.unsubmitted();
+        let leaked = Leaked { operations, connections: self.table.len() };
         if !leaked.is_none() {
             tracing::warn!(%leaked, "the driver ended with operations in the kernel's hands");
         }
@@ -177,7 +185,8 @@ impl Uring {
                     self.start_retire(conn);
                 }
             }
-            if self.in_flight == 0 && self.ready.is_empty() || is_over {
+            let told_all = self.in_flight == 0 && self.ready.is_empty() && self.ring.unsubmitted() == 0;
+            if told_all || is_over {
                 return;
             }
             self.poll(&mut dropped, usize::MAX, Wait::until(deadline));

@@ -50,8 +50,7 @@ pub(super) struct Ring {
     /// Leaked at the making and given back by `drop`, so that `submitter` may borrow it.
     ring: &'static IoUring,
     registered: bool,
-    /// Submissions of the driver itself that found the queue full; they go first at the next poll. None of them refers to
-    /// memory.
+    /// Submissions of the driver itself that found the queue full; they go first at the next poll.
     deferred: VecDeque<squeue::Entry>,
     /// An absolute deadline can be given to the kernel (6.12), which spares a clock reading per wait.
     absolute: bool,
@@ -137,10 +136,10 @@ impl Ring {
     /// Queues a submission of the driver's own, at the next poll if there is no room now.
     ///
     /// # Safety
-    /// The entry points to no memory, or to memory that lives for ever.
+    /// As for [`push`](Ring::push); and the memory is not reclaimed while the entry waits here, either.
     pub(super) unsafe fn push_or_defer(&mut self, entry: squeue::Entry) {
         // Behind those that wait already: a cancel must not overtake what it calls off.
-        // SAFETY: there is no memory to keep valid, the caller promised.
+        // SAFETY: the caller's promise is the same.
         if !self.deferred.is_empty() || unsafe { self.push(&entry) }.is_err() {
             self.deferred.push_back(entry);
         }
@@ -149,7 +148,7 @@ impl Ring {
     /// Queues what was deferred, as far as there is room.
     pub(super) fn push_deferred(&mut self) {
         while let Some(entry) = self.deferred.pop_front() {
-            // SAFETY: deferred entries point to no memory (`push_or_defer`'s promise).
+            // SAFETY: what deferred entries point to is still there (`push_or_defer`'s promise).
             if unsafe { self.push(&entry) }.is_err() {
                 return self.deferred.push_front(entry);
             }
@@ -160,6 +159,11 @@ impl Ring {
     pub(super) fn queued(&self) -> usize {
         // SAFETY: no other view of the submission queue exists: each lives for one expression of this type's methods.
         unsafe { self.ring.submission_shared() }.len()
+    }
+
+    /// Submissions that the kernel has not taken yet, those among them that found no room in the queue.
+    pub(super) fn unsubmitted(&self) -> usize {
+        self.queued() + self.deferred.len()
     }
 
     /// Completions that wait to be taken.

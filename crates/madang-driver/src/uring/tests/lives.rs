@@ -178,6 +178,29 @@ fn who_was_retired_last_is_closed_by_the_drivers_end() {
     }
 }
 
+/// The kernel tells the address of the last one that it accepted; whose that is must never be guessed.
+#[test]
+fn each_peer_is_told_with_his_own_address_alone_in_a_crowd_and_when_a_poll_tells_one_at_a_time() {
+    for features in every_kernel() {
+        let mut rig = rig_with(&small(), features).unwrap();
+        for (count, max) in [(1, 256), (2, 256), (1, 1), (7, 256), (7, 1), (1, 256), (30, 3), (30, 256)] {
+            let peers: Vec<_> = (0..count).map(|_| TcpStream::connect(rig.address).unwrap()).collect();
+            let start = Instant::now();
+            let mut told = Vec::new();
+            while told.len() < count {
+                assert!(start.elapsed() < DEADLINE, "{} of {count} were told", told.len());
+                let until = rig.uring.precise_now() + Duration::from_millis(50);
+                rig.uring.poll(&mut told, max, Wait::until(until));
+            }
+            for (peer, completion) in peers.iter().zip(told) {
+                let Completion::Accepted { incoming, .. } = completion else { panic!("not an accept") };
+                assert_eq!(incoming.peer(), peer.local_addr().unwrap(), "of {count}, {max} a poll");
+            }
+        }
+        rig.finish();
+    }
+}
+
 #[test]
 fn accepting_pauses_resumes_and_ends_with_a_last_word() {
     let Some(mut rig) = rig(&small()) else { return };
