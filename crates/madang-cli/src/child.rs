@@ -1,7 +1,7 @@
 //! Crowds of clients: this same program, as processes of their own.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use anyhow::{Context as _, anyhow};
@@ -10,13 +10,15 @@ use anyhow::{Context as _, anyhow};
 pub(crate) struct Crowd {
     name: &'static str,
     child: Child,
+    /// For its words; some listen to none.
+    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
 impl Crowd {
     pub(crate) fn start(name: &'static str, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
-        command.arg(name).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.arg(name).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Ctrl-C at the terminal is for the demo, which passes it on.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -30,7 +32,8 @@ impl Crowd {
                 }
             }
         });
-        Ok(Self { name, child, lines })
+        let stdin = child.stdin.take();
+        Ok(Self { name, child, stdin, lines })
     }
 
     /// The next line if there is one; an error at the end of all.
@@ -40,6 +43,12 @@ impl Crowd {
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(Ended),
         }
+    }
+
+    /// Says a word to it that it listens to.
+    pub(crate) fn say(&mut self, word: &str) -> anyhow::Result<()> {
+        let stdin = self.stdin.as_mut().ok_or_else(|| anyhow!("`madang {}` has no input", self.name))?;
+        writeln!(stdin, "{word}").with_context(|| format!("`madang {}` does not listen any more", self.name))
     }
 
     /// Asks it to come to its end now, in good order.

@@ -25,6 +25,7 @@ mod schedule;
 pub(crate) mod stream;
 mod together;
 pub(crate) mod visitors;
+mod words;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -40,13 +41,14 @@ use tracing::Level;
 
 use self::crowd::Crowd;
 use self::latency::Latency;
-use self::outcome::{INTERVAL, Interval, Outcome, Teller};
+use self::outcome::{INTERVAL, Interval, Outcome, Teller, Who};
 use self::plan::Plan;
 use self::report::{Drive, Line, Live, Report, Run};
 use self::stream::Speech;
 use self::stream::wan::Pinned;
 use self::together::Together;
 use self::visitors::{Came, Visitors, Visits};
+use self::words::Words;
 use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::signals::Signals;
@@ -101,6 +103,13 @@ pub(crate) struct Options {
     /// Beside the connections: so many a second that log in, are welcome and go
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     storm: Option<u64>,
+    /// With `--storm`: handshakes to begin before the run, in place of those of the whole run (some KiB each)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=200_000))]
+    prepared: Option<u64>,
+    /// Follow words on standard input, one a line: `come` and `rest` say whether those beside the connections come, `end`
+    /// ends the run
+    #[arg(long)]
+    words: bool,
     /// Keep our threads to this processor, so that the server may have the others
     #[arg(long)]
     core: Option<usize>,
@@ -147,16 +156,19 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     log::show(Level::WARN);
     let plan = options.plan()?;
-    let together = Together::new(plan.threads + usize::from(plan.visits.any()), Signals::listen()?);
+    let signals = Signals::listen()?;
+    let words = if options.words { Words::listen(signals.clone()) } else { Words::none() };
+    let together = Together::new(plan.threads + usize::from(plan.visits.any()), signals, words);
     let (tell, told) = channel();
     let (outcome, visitors) = std::thread::scope(|scope| {
+        let teller = |who| Teller::new(who, options.live.then(|| tell.clone()));
         let visitors = plan.visits.any().then(|| {
-            let visiting = Visiting { plan: &plan, together: &together };
+            let visiting = Visiting { plan: &plan, together: &together, teller: teller(Who::Visitors) };
             scope.spawn(move || visiting.run())
         });
         let mut threads = Vec::new();
         for thread in 0..plan.threads {
-            let teller = Teller::new(thread, options.live.then(|| tell.clone()));
+            let teller = teller(Who::Thread(thread));
             let load = Load { plan: &plan, together: &together, thread, teller };
             threads.push(scope.spawn(move || load.run()));
         }
@@ -187,22 +199,31 @@ fn joined<T>(thread: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<
 /// Prints a line whenever all threads told an interval, until the last of them is done.
 fn show_live(told: &Receiver<Interval>, threads: usize, json: bool) {
     let mut latest: Vec<Option<Interval>> = (0..threads).map(|_| None).collect();
+    let (mut visitors, mut log_ins) = (0, Latency::new());
     let mut seconds = 0.0;
     for interval in told {
-        let thread = interval.thread;
-        latest[thread] = Some(interval);
+        match interval.who {
+            Who::Thread(thread) => latest[thread] = Some(interval),
+            Who::Visitors => {
+                visitors = interval.here;
+                log_ins.add(&interval.latency);
+                continue;
+            }
+        }
         if latest.iter().any(Option::is_none) {
             continue;
         }
-        let mut live = Live { seconds, ..Live::default() };
+        let log_ins = std::mem::replace(&mut log_ins, Latency::new()).seen();
+        let mut live = Live { seconds, visitors, log_ins, ..Live::default() };
         let mut latency = Latency::new();
         for interval in latest.iter_mut().filter_map(Option::take) {
-            live.connections += interval.ready;
+            live.connections += interval.here;
             live.failed += interval.failed;
             latency.add(&interval.latency);
         }
         live.messages_per_second = latency.count() as f64 / INTERVAL.as_secs_f64();
         live.latency = latency.percentiles();
+        live.echoes = latency.seen();
         seconds += INTERVAL.as_secs_f64();
         match serde_json::to_string(&Line::Live(live.clone())) {
             Ok(line) if json => println!("{line}"),
@@ -262,6 +283,7 @@ impl UseDriver for Load<'_> {
 struct Visiting<'a> {
     plan: &'a Plan,
     together: &'a Together,
+    teller: Teller,
 }
 
 impl Visiting<'_> {
@@ -280,7 +302,7 @@ impl UseDriver for Visiting<'_> {
     type Output = Vec<Came>;
 
     fn with<D: madang_driver::Driver>(self, driver: D) -> Vec<Came> {
-        Visitors::new(self.plan, self.together, driver).run()
+        Visitors::new(self.plan, self.together, self.teller, driver).run()
     }
 }
 
@@ -320,6 +342,7 @@ impl Options {
             dribble: self.dribble,
             garbage: self.garbage,
             storm: self.storm,
+            prepared: self.prepared,
         };
         let connections = self.connections as usize;
         let limit = process::raise_descriptor_limit().map_or(usize::MAX, |limit| limit as usize);

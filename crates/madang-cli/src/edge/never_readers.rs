@@ -1,4 +1,8 @@
 //! Clients that do not read: 500 of them, under 20 messages a second to everybody, beside 500 that do.
+//!
+//! A message to everybody is so many sends in a row, some milliseconds in which an echo waits; twice as many sessions are
+//! twice as long a row, whoever they are. What must not be is that those who do not read cost the others more than as many
+//! who read: that is what the honest are compared with, and what they see alone is told beside it.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +10,22 @@ use madang::LeaveReason;
 use serde::Deserialize;
 
 use super::line::Line;
+use super::parts::{Of, Side};
 use super::stage::{House, Stage};
 use crate::serve::broadcast::Broadcast;
 use crate::signals::Signals;
 
 const DEAF: u64 = 500;
 const HONEST: u64 = 500;
+const HERTZ: u64 = 4;
 const BROADCAST: Broadcast = Broadcast { per_second: 20, bytes: 1_200 };
 
 /// What the kernels of both sides hold for one who does not read, about: small, or it takes minutes to notice.
 const SEND_BUFFER: usize = 32 * 1024;
 const KERNEL_BYTES: u64 = 128 * 1024;
+
+/// A round takes half a minute, and its parts are long.
+const ROUNDS_MOST: u64 = 6;
 
 /// Until the last of them is noticed and gone.
 const SLACK: Duration = Duration::from_secs(3);
@@ -30,14 +39,11 @@ struct Verdict {
 
 pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     let (deaf, honest) = (stage.scaled(DEAF), stage.scaled(HONEST));
-    let mut in_time = Duration::ZERO;
-    let house = stage.open(|settings| {
-        settings.send_buffer_bytes = SEND_BUFFER;
-        // What is sent fills the kernels, then the soft limit, which is suffered for a time.
-        let bytes = KERNEL_BYTES + settings.queue_soft_bytes as u64;
-        let a_second = u64::from(BROADCAST.per_second) * BROADCAST.bytes as u64;
-        in_time = Duration::from_millis(bytes * 1_000 / a_second + settings.queue_soft_ms) + SLACK;
-    })?;
+    let house = stage.open(|settings| settings.send_buffer_bytes = SEND_BUFFER)?;
+    // What is sent fills the kernels, then the soft limit, which is suffered for a time.
+    let bytes = KERNEL_BYTES + house.settings().queue_soft_bytes as u64;
+    let a_second = u64::from(BROADCAST.per_second) * BROADCAST.bytes as u64;
+    let in_time = Duration::from_millis(bytes * 1_000 / a_second + house.settings().queue_soft_ms) + SLACK;
     std::thread::scope(|scope| {
         let end = Signals::default();
         let (remote, ends) = (house.remote(), end.clone());
@@ -59,37 +65,68 @@ fn judged(
     honest: u64,
     in_time: Duration,
 ) -> anyhow::Result<Vec<Line>> {
-    let crowd = format!("--connections {honest} --rate {} --size 64 --spread 50", honest * 2);
-    let quiet = stage.measure(house, &crowd)?;
     settle(house, 0);
     let pool_before = house.figures().pool.in_use.bytes as u64;
+    let rounds = stage.options.rounds.min(ROUNDS_MOST);
+    let (mut alone, mut beside_readers, mut beside_deaf) = (Side::default(), Side::default(), Side::default());
+    let (mut repelled, mut slowest_end) = (0, 0.0_f64);
 
-    let dummies = stage.dummies(house, "deaf", deaf, in_time.as_secs() + 20)?;
-    settle(house, deaf);
-    let seconds = stage.options.seconds.max(in_time.as_secs());
-    let disturbed = stage.load(house, seconds, &crowd)?;
-    let disturbed = stage.report(disturbed)?;
-    let mut verdict = None;
-    stage.lines(dummies, |line: Verdict| verdict = Some(line))?;
-    let verdict = verdict.unwrap_or(Verdict { repelled: 0, slowest_end_us: 0 });
+    let crowd = stage.guided(
+        house,
+        &format!("--connections {honest} --rate {} --size 64 --spread 50", honest * HERTZ),
+    )?;
+    crowd.until("it speaks", |live| live.messages_per_second > 0.0)?;
+    for round in 0..rounds {
+        let mut parts: [&mut dyn FnMut() -> anyhow::Result<()>; 3] = [
+            &mut || {
+                alone.add(crowd.seconds(stage.options.seconds)?);
+                Ok(())
+            },
+            &mut || {
+                let readers = stage.yielding(house, &format!("--connections {deaf} --rate 20 --spread 50"))?;
+                readers.until("all are here", |live| live.connections as u64 == deaf)?;
+                beside_readers.add(crowd.seconds(stage.options.seconds)?);
+                anyhow::ensure!(readers.end()?.failed == 0, "those who read did not stay");
+                settle(house, honest);
+                Ok(())
+            },
+            &mut || {
+                let dummies = stage.dummies(house, "deaf", deaf, in_time.as_secs() + 20)?;
+                settle(house, honest + deaf);
+                // As long as one of them is here.
+                beside_deaf.add(crowd.seconds_while(|| house.figures().sessions > honest)?);
+                stage.lines(dummies, |line: Verdict| {
+                    repelled += line.repelled;
+                    slowest_end = slowest_end.max(line.slowest_end_us as f64 / 1e6);
+                })
+            },
+        ];
+        if round % 2 == 1 {
+            parts.reverse();
+        }
+        parts.into_iter().try_for_each(|part| part())?;
+    }
+    let crowd = crowd.end()?;
     settle(house, 0);
 
     let figures = house.figures();
     let slow = figures.leaves[usize::from(LeaveReason::SlowConsumer.code())];
     let pool_after = figures.pool.in_use.bytes as u64;
-    let expected = honest * u64::from(BROADCAST.per_second) * seconds;
-    let heard = disturbed.broadcasts;
+    let expected = (honest as f64 * f64::from(BROADCAST.per_second) * crowd.seconds) as u64;
+    let heard = crowd.broadcasts;
     Ok(vec![
-        Line::exactly("left as slow consumers", slow, deaf),
-        Line::exactly("saw their end", verdict.repelled, deaf),
+        Line::exactly("left as slow consumers", slow, deaf * rounds),
+        Line::exactly("saw their end", repelled, deaf * rounds),
         Line::new(
             "the longest that one was suffered",
-            format!("{:.1} s", verdict.slowest_end_us as f64 / 1e6),
+            format!("{slowest_end:.1} s"),
             &format!("{:.1} s", in_time.as_secs_f64()),
-            verdict.slowest_end_us > 0 && verdict.slowest_end_us as f64 / 1e6 <= in_time.as_secs_f64(),
+            slowest_end > 0.0 && slowest_end <= in_time.as_secs_f64(),
         ),
-        Line::within("honest p99", quiet.latency.p99_us, disturbed.latency.p99_us, 20),
-        Line::exactly("honest connections that failed", quiet.failed + disturbed.failed, 0),
+        Line::within("honest p99, as many who read beside them", Of::Echoes, &beside_readers, &beside_deaf, 20),
+        Line::beside("honest p99, nobody beside them", Of::Echoes, &alone, &beside_deaf),
+        Line::beside("… when those beside them read", Of::Echoes, &alone, &beside_readers),
+        Line::exactly("honest connections that failed", crowd.failed, 0),
         Line::new(
             "messages to everybody that the honest heard",
             heard,

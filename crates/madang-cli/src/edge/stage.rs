@@ -8,6 +8,7 @@ use madang::{Figures, Remote, Server, Settings};
 use serde::de::DeserializeOwned;
 
 use super::Options;
+use super::guided::Guided;
 use super::line::Line;
 use crate::child::{Crowd, Ended};
 use crate::load::report::{self, Run};
@@ -25,8 +26,8 @@ const LATE: Duration = Duration::from_secs(90);
 /// The share of a processor of those who do wrong, as Unix has it: the least there is.
 const GIVES_WAY: i32 = 19;
 
-/// A crowd's traffic before its measured time.
-const WARM_UP_SECONDS: u64 = 1;
+/// A crowd that is guided comes to its end by this time at the latest, whatever becomes of who guides it.
+const GUIDED_SECONDS: u64 = 3_600;
 
 /// How the machine is shared, and how long each run is.
 pub(crate) struct Stage<'a> {
@@ -39,6 +40,7 @@ pub(crate) struct Stage<'a> {
 /// A WAN echo server that is on.
 pub(crate) struct House {
     server: Server,
+    settings: Settings,
     key: PublicKey,
     descriptors: Option<usize>,
 }
@@ -57,7 +59,7 @@ impl<'a> Stage<'a> {
 
     /// Opens a server for players, but for what the scenario changes. What an honest client of ours sends is no limit's
     /// business here.
-    pub(crate) fn open(&self, change: impl FnOnce(&mut Settings)) -> anyhow::Result<House> {
+    pub(crate) fn open(&self, change: impl Fn(&mut Settings)) -> anyhow::Result<House> {
         let mut settings = serve::defaults();
         let players = Settings::for_players();
         settings.queue_soft_bytes = players.queue_soft_bytes;
@@ -72,64 +74,44 @@ impl<'a> Stage<'a> {
             settings.cores = (0..settings.workers).map(|shard| shard % last).collect();
         }
         change(&mut settings);
-        let descriptors = process::descriptors();
-        let (builder, public) = wan::server(settings)?;
-        let server = builder.start(Echo)?;
-        let key = *public.first().ok_or_else(|| anyhow!("a WAN server without a key"))?;
-        Ok(House { server, key, descriptors })
+        Self::start(settings)
     }
 
-    /// Starts a crowd of the load client that runs beside others; `seconds` of it are after its warm-up.
-    pub(crate) fn load(&self, house: &House, seconds: u64, arguments: &str) -> anyhow::Result<Crowd> {
-        let mut all: Vec<String> = ["--live", "--json", "--wan"].map(String::from).into();
+    /// Opens a second server as `house` is, which gives way to everybody on the same processor.
+    pub(crate) fn bystander(&self, house: &House) -> anyhow::Result<House> {
+        let mut settings = house.settings.clone();
+        settings.nice = GIVES_WAY;
+        Self::start(settings)
+    }
+
+    fn start(settings: Settings) -> anyhow::Result<House> {
+        let descriptors = process::descriptors();
+        let (builder, public) = wan::server(settings.clone())?;
+        let server = builder.start(Echo)?;
+        let key = *public.first().ok_or_else(|| anyhow!("a WAN server without a key"))?;
+        Ok(House { server, settings, key, descriptors })
+    }
+
+    /// Starts a crowd of the load client that stays until it is told to end.
+    pub(crate) fn guided(&self, house: &House, arguments: &str) -> anyhow::Result<Guided<'_>> {
+        let mut all: Vec<String> = ["--live", "--json", "--words", "--wan"].map(String::from).into();
         all.push(house.key.to_string());
         let mut add = |name: &str, value: String| all.extend([name.to_owned(), value]);
         add("--addr", house.server.local_addr().to_string());
-        add("--seconds", seconds.to_string());
-        add("--warm-up-seconds", WARM_UP_SECONDS.to_string());
+        add("--seconds", GUIDED_SECONDS.to_string());
+        add("--warm-up-seconds", "0".to_owned());
         if let Some(core) = self.clients_core {
             add("--core", core.to_string());
         }
         all.extend(arguments.split_whitespace().map(String::from));
-        Crowd::start("load", &all)
+        Ok(Guided::new(self, Crowd::start("load", &all)?))
     }
 
-    /// A crowd from its first connect to its report.
-    pub(crate) fn measure(&self, house: &House, arguments: &str) -> anyhow::Result<Run> {
-        let crowd = self.load(house, self.options.seconds, arguments)?;
-        self.report(crowd)
-    }
-
-    /// What an honest crowd sees while others do wrong: `(honest, the others)`.
-    pub(crate) fn measure_beside(
-        &self,
-        house: &House,
-        honest: &str,
-        others: &str,
-    ) -> anyhow::Result<(Run, Run)> {
-        // They begin before the honest crowd is measured, and end after it. Where both have one processor the honest come
-        // first: what they wait for is to be the server.
-        let seconds = self.options.seconds + 2 * WARM_UP_SECONDS + 3;
+    /// The same of those who do wrong. Where all clients have one processor the honest come first: what they wait for is to
+    /// be the server.
+    pub(crate) fn yielding(&self, house: &House, arguments: &str) -> anyhow::Result<Guided<'_>> {
         let gives_way = self.clients_core.map_or_else(String::new, |_| format!("--nice {GIVES_WAY} "));
-        let others = self.load(house, seconds, &(gives_way + others))?;
-        self.wait_until_it_speaks(&others)?;
-        let honest = self.measure(house, honest)?;
-        Ok((honest, self.report(others)?))
-    }
-
-    /// Undisturbed and disturbed runs in turn.
-    pub(crate) fn compare(&self, house: &House, honest: &str, others: &str) -> anyhow::Result<Comparison> {
-        let mut comparison = Comparison::default();
-        for _ in 0..self.options.rounds {
-            if self.signals.raised() {
-                break;
-            }
-            comparison.quiet.push(self.measure(house, honest)?);
-            let (disturbed, others) = self.measure_beside(house, honest, others)?;
-            comparison.disturbed.push(disturbed);
-            comparison.others.push(others);
-        }
-        Ok(comparison)
+        self.guided(house, &(gives_way + arguments))
     }
 
     /// Waits for the end of a crowd and gives its report.
@@ -167,7 +149,7 @@ impl<'a> Stage<'a> {
         crowd: Crowd,
         mut each: impl FnMut(T),
     ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(self.options.seconds) + LATE;
+        let deadline = Instant::now() + LATE;
         loop {
             match self.next_line(&crowd, deadline)? {
                 Some(line) => each(serde_json::from_str(&line)?),
@@ -177,19 +159,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn wait_until_it_speaks(&self, crowd: &Crowd) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LATE;
-        while let Some(line) = self.next_line(crowd, deadline)? {
-            match serde_json::from_str(&line)? {
-                report::Line::Live(live) if live.messages_per_second > 0.0 => return Ok(()),
-                _ => {}
-            }
-        }
-        bail!("a crowd ended before it spoke")
-    }
-
     /// The next line, or nothing at the end of all.
-    fn next_line(&self, crowd: &Crowd, deadline: Instant) -> anyhow::Result<Option<String>> {
+    pub(crate) fn next_line(&self, crowd: &Crowd, deadline: Instant) -> anyhow::Result<Option<String>> {
         loop {
             match crowd.line() {
                 Ok(Some(line)) => return Ok(Some(line)),
@@ -203,6 +174,10 @@ impl<'a> Stage<'a> {
 }
 
 impl House {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub(crate) fn remote(&self) -> Remote {
         self.server.remote()
     }
@@ -217,61 +192,5 @@ impl House {
         let balance = books.to_string().lines().last().unwrap_or_default().trim().to_owned();
         let told = balance.trim_start_matches("balance").trim();
         Ok(Line::new("after the stop", told, "all back", books.balance()))
-    }
-}
-
-/// Runs of an honest crowd, alone and beside others.
-#[derive(Debug, Default)]
-pub(crate) struct Comparison {
-    pub(crate) quiet: Vec<Run>,
-    pub(crate) disturbed: Vec<Run>,
-    pub(crate) others: Vec<Run>,
-}
-
-impl Comparison {
-    /// The median of a time of the runs alone, and of those beside others.
-    pub(crate) fn medians(&self, time_us: impl Fn(&Run) -> f64) -> (f64, f64) {
-        let median = |runs: &[Run]| super::line::median(runs.iter().map(&time_us).collect());
-        (median(&self.quiet), median(&self.disturbed))
-    }
-
-    /// No honest connection failed in any run.
-    pub(crate) fn honest_failures(&self) -> Line {
-        let runs = || self.quiet.iter().chain(&self.disturbed);
-        let failed: u64 = runs().map(|run| run.failed).sum();
-        let reasons: Vec<_> = runs().flat_map(|run| run.failures.keys().cloned()).collect();
-        Line::new(
-            "honest connections that failed",
-            format!("{failed} {}", reasons.join(", ")),
-            "0",
-            failed == 0,
-        )
-    }
-
-    /// The visitors of a sort, over all runs: that there were any, all ended as they must, and their pace was kept.
-    pub(crate) fn visitors(&self, sort: crate::load::visitors::Sort) -> Vec<Line> {
-        let came: Vec<_> = self
-            .others
-            .iter()
-            .flat_map(|run| &run.visitors)
-            .filter(|came| came.sort == sort.name())
-            .collect();
-        let sum =
-            |count: fn(&crate::load::visitors::Came) -> u64| came.iter().map(|came| count(came)).sum::<u64>();
-        let failures: Vec<_> = came
-            .iter()
-            .flat_map(|came| &came.failures)
-            .map(|(why, count)| format!("{count} × {why}"))
-            .collect();
-        let (all, ended, missed) = (sum(|came| came.came), sum(|came| came.ended), sum(|came| came.missed));
-        vec![
-            Line::new(
-                format!("{} that ended as they must", sort.name()),
-                format!("{ended} of {all}{}", failures.iter().map(|f| format!("; {f}")).collect::<String>()),
-                "all",
-                all > 0 && ended == all && failures.is_empty(),
-            ),
-            Line::exactly("for whom there was no room at the client", missed, 0),
-        ]
     }
 }

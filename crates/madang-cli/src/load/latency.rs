@@ -42,6 +42,28 @@ impl Latency {
         self.histogram.add(&other.histogram).expect("all have the same bounds");
     }
 
+    /// Each latency that was seen, in ns, and how often; those within a hundredth of each other as one.
+    pub(crate) fn seen(&self) -> Vec<(u64, u64)> {
+        let mut seen: Vec<(u64, u64)> = Vec::new();
+        for value in self.histogram.iter_recorded() {
+            let (ns, count) = (value.value_iterated_to(), value.count_at_value());
+            match seen.last_mut() {
+                Some((last, counted)) if ns - *last <= *last / 100 => *counted += count,
+                _ => seen.push((ns, count)),
+            }
+        }
+        seen
+    }
+
+    /// Puts together what [`seen`](Self::seen) took apart.
+    pub(crate) fn of_seen(seen: &[(u64, u64)]) -> Self {
+        let mut all = Self::new();
+        for (ns, count) in seen {
+            all.histogram.saturating_record_n(*ns, *count);
+        }
+        all
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.histogram.len()
     }
@@ -108,6 +130,22 @@ mod tests {
         }
         one.add(&two);
         assert_eq!((one.count(), one.percentiles()), (all.count(), all.percentiles()));
+    }
+
+    #[test]
+    fn what_was_seen_is_put_together_again_to_a_hundredth() {
+        let mut latency = Latency::new();
+        (1..=10_000).for_each(|us| latency.record(0, us * 1_000));
+        let seen = latency.seen();
+        assert!(seen.len() < 1_000, "{} values", seen.len());
+        let (again, percentiles) = (Latency::of_seen(&seen), latency.percentiles());
+        assert_eq!(again.count(), latency.count());
+        for (got, expected) in
+            [(again.percentiles().p99_us, percentiles.p99_us), (again.percentiles().p50_us, percentiles.p50_us)]
+        {
+            assert!((got - expected).abs() <= expected * 0.015, "{got} for {expected}");
+        }
+        assert_eq!(Latency::of_seen(&[]).seen(), []);
     }
 
     /// A server answers in 1 ms, but stands still from second 4 to 5 of 10. At 1,000 messages a second a tenth of the

@@ -87,16 +87,25 @@ impl Outcome {
 /// What a thread saw since it last told.
 #[derive(Debug)]
 pub(crate) struct Interval {
-    pub(crate) thread: usize,
-    pub(crate) ready: usize,
+    pub(crate) who: Who,
+    /// Connections that are admitted, or visitors, at its end.
+    pub(crate) here: usize,
     pub(crate) failed: u64,
+    /// Of echoes, or of log-ins.
     pub(crate) latency: Latency,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The crowd's thread of this number.
+    Thread(usize),
+    Visitors,
 }
 
 /// Tells the intervals of one thread to whoever listens, if anybody does.
 #[derive(Debug)]
 pub(crate) struct Teller {
-    thread: usize,
+    who: Who,
     to: Option<Sender<Interval>>,
     /// Valid after the first call.
     next: Time,
@@ -104,25 +113,25 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    pub(crate) fn new(thread: usize, to: Option<Sender<Interval>>) -> Self {
-        Self { thread, to, next: Time::ZERO, latency: Latency::new() }
+    pub(crate) fn new(who: Who, to: Option<Sender<Interval>>) -> Self {
+        Self { who, to, next: Time::ZERO, latency: Latency::new() }
     }
 
-    pub(crate) fn echo(&mut self, due_ns: u64, now_ns: u64) {
+    pub(crate) fn took(&mut self, due_ns: u64, now_ns: u64) {
         if self.to.is_some() {
             self.latency.record(due_ns, now_ns);
         }
     }
 
     /// Tells when it is time to.
-    pub(crate) fn tell(&mut self, now: Time, ready: usize, outcome: &Outcome) {
+    pub(crate) fn tell(&mut self, now: Time, here: usize, failed: u64) {
         let Some(to) = &self.to else { return };
         if now < self.next {
             return;
         }
         self.next = now + INTERVAL;
         let latency = std::mem::replace(&mut self.latency, Latency::new());
-        let interval = Interval { thread: self.thread, ready, failed: outcome.failed, latency };
+        let interval = Interval { who: self.who, here, failed, latency };
         if to.send(interval).is_err() {
             self.to = None;
         }

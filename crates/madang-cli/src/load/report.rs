@@ -63,9 +63,17 @@ pub(crate) struct Live {
     pub(crate) connections: usize,
     /// Connections that failed so far.
     pub(crate) failed: u64,
-    /// Of the last half second, as is the latency.
+    /// Of the last half second, as is all below.
     pub(crate) messages_per_second: f64,
     pub(crate) latency: Percentiles,
+    /// Each latency in ns, and how often it was, to a hundredth: for who adds several of these.
+    #[serde(default)]
+    pub(crate) echoes: Vec<(u64, u64)>,
+    /// Those beside the connections that are here, and how long log-ins of theirs took.
+    #[serde(default)]
+    pub(crate) visitors: usize,
+    #[serde(default)]
+    pub(crate) log_ins: Vec<(u64, u64)>,
 }
 
 /// One line of the JSON that a run prints while it goes on.
@@ -78,10 +86,11 @@ pub(crate) enum Line {
 
 impl fmt::Display for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, connections, failed, messages_per_second, latency } = self;
+        let Self { seconds, connections, failed, messages_per_second, latency, visitors, .. } = self;
         let (p50, p99) = (micros(latency.p50_us), micros(latency.p99_us));
         write!(f, "{seconds:6.1} s  {connections} connections, {messages_per_second:.0} messages/s, ")?;
-        write!(f, "p50 {p50} µs, p99 {p99} µs, {failed} failed")
+        write!(f, "p50 {p50} µs, p99 {p99} µs, {failed} failed")?;
+        if *visitors > 0 { write!(f, ", {visitors} beside them") } else { Ok(()) }
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::words::Words;
 use crate::signals::Signals;
 
 #[derive(Debug)]
 pub(crate) struct Together {
     awaited: AtomicUsize,
     signals: Signals,
+    words: Words,
 }
 
 impl Together {
-    pub(crate) fn new(threads: usize, signals: Signals) -> Self {
-        Self { awaited: AtomicUsize::new(threads), signals }
+    pub(crate) fn new(threads: usize, signals: Signals, words: Words) -> Self {
+        Self { awaited: AtomicUsize::new(threads), signals, words }
     }
 
     /// One thread has connected all it could; once for each.
@@ -22,6 +24,11 @@ impl Together {
 
     pub(crate) fn all_arrived(&self) -> bool {
         self.awaited.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether those beside the connections are to come now.
+    pub(crate) fn visitors_come(&self) -> bool {
+        self.words.come()
     }
 
     /// Whether somebody asked the run to end early.

@@ -23,6 +23,7 @@ use madang_driver::{Completion, Driver, DriverSettings, Time};
 use self::group::Group;
 pub(crate) use self::group::{Came, Sort};
 use self::visitor::Visitor;
+use super::outcome::Teller;
 use super::plan::Plan;
 use super::schedule::Schedule;
 use super::stream::Speech;
@@ -33,7 +34,7 @@ use super::together::Together;
 /// strangers times the pace must fit, or the pace is not what it says.
 const PACED_MAX: usize = 16_384;
 
-/// Handshakes that are begun before the run; some KiB each.
+/// Handshakes that are begun before a run that says no number; some KiB each.
 const PREPARED_MAX: u64 = 24_000;
 
 /// Between two bytes of a stranger who dribbles: no pause in it is long, and no deadline is met.
@@ -60,6 +61,8 @@ pub(crate) struct Visits {
     pub(crate) garbage: Option<u64>,
     /// Log-ins a second.
     pub(crate) storm: Option<u64>,
+    /// Handshakes of log-ins to begin before the run.
+    pub(crate) prepared: Option<u64>,
 }
 
 impl Visits {
@@ -95,6 +98,8 @@ pub(crate) struct Visitors<'a, D> {
     strangers: Schedule,
     /// The paces of garbage and log-ins.
     paces: [Option<Schedule>; 2],
+    /// When the paces began, in ns of the run's clock; nothing while nobody is to come.
+    coming_since: Option<u64>,
     prepared: Vec<Prepared>,
     /// Those that want something of the driver.
     marked: Vec<usize>,
@@ -103,27 +108,30 @@ pub(crate) struct Visitors<'a, D> {
     came: usize,
     origin: Time,
     now: Time,
+    teller: Teller,
     completions: Vec<Completion>,
 }
 
 impl<'a, D: Driver> Visitors<'a, D> {
-    pub(crate) fn new(plan: &'a Plan, together: &'a Together, driver: D) -> Self {
+    pub(crate) fn new(plan: &'a Plan, together: &'a Together, teller: Teller, driver: D) -> Self {
         let now = driver.now();
-        let pace = |rate: Option<u64>| rate.map(|rate| Schedule::new(rate, 0, 1));
+        let (strangers, paces) = paces(&plan.visits);
         Self {
             plan,
             together,
             magazine: Rc::new(Depot::new(PoolSettings::default()).magazine()),
             visitors: (0..plan.visits.connections_max()).map(|_| None).collect(),
             groups: Sort::ALL.map(Group::new),
-            strangers: Schedule::new(plan.visits.strangers.max(1) as u64 * 3 / 2, 0, 1),
-            paces: [pace(plan.visits.garbage), pace(plan.visits.storm)],
+            strangers,
+            paces,
+            coming_since: None,
             prepared: Vec::new(),
             marked: Vec::new(),
             next_dribble: now,
             came: 0,
             origin: now,
             now,
+            teller,
             completions: Vec::with_capacity(BATCH),
             driver,
         }
@@ -147,7 +155,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
             self.arrive();
             self.dribble();
             let next = self.paces.iter().flatten().map(Schedule::next_due_ns).min();
-            let due = next.map(|ns| self.origin + Duration::from_nanos(ns));
+            let due = self.coming_since.zip(next).map(|(since, ns)| self.origin + Duration::from_nanos(since + ns));
             let look = self.now + LOOK_EACH;
             self.turn(due.map_or(look, |due| due.min(look)).min(end));
         }
@@ -162,24 +170,38 @@ impl<'a, D: Driver> Visitors<'a, D> {
     fn prepare(&mut self) {
         let (Speech::Wan(pinned), Some(rate)) = (&self.plan.speech, self.plan.visits.storm) else { return };
         let seconds = (self.plan.warm_up + self.plan.measured).as_secs() + 1;
-        for _ in 0..rate.saturating_mul(seconds).min(PREPARED_MAX) {
+        let of_the_run = || rate.saturating_mul(seconds).min(PREPARED_MAX);
+        for _ in 0..self.plan.visits.prepared.unwrap_or_else(of_the_run) {
             self.prepared.push(Prepared::new(pinned, self.plan.size, entropy(&mut self.driver)));
         }
     }
 
-    /// Those whose time to come it is.
+    /// Those whose time to come it is. After a rest the paces begin anew: nobody makes up for it.
     fn arrive(&mut self) {
-        let now = self.clock();
+        if !self.together.visitors_come() {
+            self.coming_since = None;
+            return;
+        }
+        let clock = self.clock();
+        let since = *self.coming_since.get_or_insert_with(|| {
+            (self.strangers, self.paces) = paces(&self.plan.visits);
+            clock
+        });
+        let now = clock - since;
         while let Some(due) = self.strangers.take(now) {
             if self.groups[Sort::Stranger as usize].here() < self.plan.visits.strangers {
-                self.connect(Sort::Stranger, due);
+                self.connect(Sort::Stranger, since + due);
             }
         }
         for (at, sort) in [Sort::Garbage, Sort::LogIn].into_iter().enumerate() {
             while let Some(due) = self.paces[at].as_mut().and_then(|pace| pace.take(now)) {
-                self.connect(sort, due);
+                self.connect(sort, since + due);
             }
         }
+    }
+
+    fn here(&self) -> usize {
+        self.groups.iter().map(Group::here).sum()
     }
 
     /// A byte of each who dribbles.
@@ -199,7 +221,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
     fn see_out(&mut self) {
         let deadline = self.now + GO;
         while self.now < deadline
-            && self.groups.iter().any(|group| group.here() > 0)
+            && self.here() > 0
             && !self.together.is_over()
         {
             self.dribble();
@@ -220,6 +242,13 @@ impl<'a, D: Driver> Visitors<'a, D> {
     fn clock(&self) -> u64 {
         u64::try_from(self.now.since(self.origin).as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// The pace of strangers, and those of garbage and log-ins.
+fn paces(visits: &Visits) -> (Schedule, [Option<Schedule>; 2]) {
+    let pace = |rate: Option<u64>| rate.map(|rate| Schedule::new(rate, 0, 1));
+    let strangers = Schedule::new(visits.strangers.max(1) as u64 * 3 / 2, 0, 1);
+    (strangers, [pace(visits.garbage), pace(visits.storm)])
 }
 
 fn entropy(driver: &mut impl Driver) -> [u8; 32] {

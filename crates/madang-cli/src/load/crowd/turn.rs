@@ -29,7 +29,7 @@ impl<D: Driver> Crowd<'_, D> {
         if self.marked.is_empty() {
             self.marked = marked;
         }
-        self.teller.tell(self.now, self.ready, &self.outcome);
+        self.teller.tell(self.now, self.ready, self.outcome.failed);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -116,7 +116,7 @@ impl<D: Driver> Crowd<'_, D> {
         self.outcome.broadcasts(std::mem::take(&mut heard.broadcasts), now);
         for due in heard.echoes.drain(..) {
             self.outcome.echo(due, now);
-            self.teller.echo(due, now);
+            self.teller.took(due, now);
             if self.speaking && self.pace.is_none() {
                 self.links[at].due(now);
             }

@@ -88,6 +88,10 @@ impl Group {
         *self.came.failures.entry(why).or_default() += 1;
     }
 
+    pub(super) fn failed(&self) -> u64 {
+        self.came.failures.values().sum()
+    }
+
     /// Nothing when nobody came or was to come.
     pub(super) fn report(mut self) -> Option<Came> {
         self.came.took = self.took.percentiles();

@@ -2,6 +2,7 @@
 
 use madang_driver::{Completion, Conn, ConnectError, Driver, Outgoing, RecvEnd, Time, Wait};
 
+use super::group::Group;
 use super::visitor::{Stage, Visitor};
 use super::{BATCH, Sort, Visitors, entropy};
 use crate::load::failure::Failure;
@@ -81,6 +82,8 @@ impl<D: Driver> Visitors<'_, D> {
         for at in std::mem::take(&mut self.marked) {
             self.attend(at);
         }
+        let (here, failed) = (self.here(), self.groups.iter().map(Group::failed).sum());
+        self.teller.tell(self.now, here, failed);
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -158,6 +161,7 @@ impl<D: Driver> Visitors<'_, D> {
         visitor.stream.iter_mut().for_each(|stream| stream.pack(&mut goodbye));
         visitor.say.append(&mut goodbye);
         self.groups[visitor.sort as usize].took(visitor.since_ns, now);
+        self.teller.took(visitor.since_ns, now);
     }
 
     /// Gives a visitor what it wants of the driver, as far as the driver has room.

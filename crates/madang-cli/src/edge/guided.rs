@@ -1,0 +1,89 @@
+//! A crowd of the load client that stays, tells how it goes, and is told when those beside it are to come.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use super::parts::Second;
+use super::stage::Stage;
+use crate::child::Crowd;
+use crate::load::latency::Latency;
+use crate::load::report::{self, Live, Run};
+
+/// Until something comes to pass that is waited for: a crowd connects, prepares its handshakes, sees its visitors out.
+const LATE: Duration = Duration::from_secs(90);
+
+pub(crate) struct Guided<'a> {
+    stage: &'a Stage<'a>,
+    crowd: Crowd,
+}
+
+impl<'a> Guided<'a> {
+    pub(super) fn new(stage: &'a Stage<'a>, crowd: Crowd) -> Self {
+        Self { stage, crowd }
+    }
+
+    pub(crate) fn say(&mut self, word: &str) -> anyhow::Result<()> {
+        self.crowd.say(word)
+    }
+
+    /// Waits until what it tells from now on is so.
+    pub(crate) fn until(&self, what: &str, so: impl Fn(&Live) -> bool) -> anyhow::Result<()> {
+        self.forget()?;
+        let deadline = Instant::now() + LATE;
+        while !so(&self.live()?) {
+            if Instant::now() > deadline {
+                bail!("a crowd did not come to this: {what}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The next so many seconds of what its honest clients see.
+    pub(crate) fn seconds(&self, seconds: u64) -> anyhow::Result<Vec<Second>> {
+        self.forget()?;
+        (0..seconds).map(|_| Ok(as_second([self.live()?, self.live()?]))).collect()
+    }
+
+    /// The same, as long as something is so; one second at the least.
+    pub(crate) fn seconds_while(&self, so: impl Fn() -> bool) -> anyhow::Result<Vec<Second>> {
+        self.forget()?;
+        let mut seconds = Vec::new();
+        while seconds.is_empty() || so() {
+            seconds.push(as_second([self.live()?, self.live()?]));
+        }
+        Ok(seconds)
+    }
+
+    /// The crowd's whole report, once it was told to come to its end.
+    pub(crate) fn end(mut self) -> anyhow::Result<Run> {
+        self.say("end")?;
+        self.stage.report(self.crowd)
+    }
+
+    /// What was told so far lies behind us, and so does half of the interval that is under way.
+    fn forget(&self) -> anyhow::Result<()> {
+        while let Ok(Some(_)) = self.crowd.line() {}
+        self.live().map(drop)
+    }
+
+    /// How it went in the next half second.
+    fn live(&self) -> anyhow::Result<Live> {
+        let deadline = Instant::now() + LATE;
+        while let Some(line) = self.stage.next_line(&self.crowd, deadline)? {
+            if let report::Line::Live(live) = serde_json::from_str(&line)? {
+                return Ok(live);
+            }
+        }
+        bail!("a crowd ended before it should")
+    }
+}
+
+fn as_second(halves: [Live; 2]) -> Second {
+    let mut second = (Latency::new(), Latency::new());
+    for Live { echoes, log_ins, .. } in halves {
+        second.0.add(&Latency::of_seen(&echoes));
+        second.1.add(&Latency::of_seen(&log_ins));
+    }
+    second
+}
