@@ -59,6 +59,9 @@ pub(crate) struct Options {
     /// Shards of the server
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     workers: u64,
+    /// Threads of the server for handshakes, in place of the setting's default; 0: the shards work them out
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=64))]
+    handshake_threads: Option<u64>,
     /// Keep the server's first shards to the first processors and the clients to the last, where there are several
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pin: bool,

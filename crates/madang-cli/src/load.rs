@@ -41,7 +41,7 @@ use tracing::Level;
 
 use self::crowd::Crowd;
 use self::latency::Latency;
-use self::outcome::{INTERVAL, Interval, Outcome, Teller, Who};
+use self::outcome::{Interval, Outcome, Teller, Who};
 use self::plan::Plan;
 use self::report::{Drive, Line, Live, Report, Run};
 use self::stream::Speech;
@@ -53,6 +53,13 @@ use crate::driver::Driver;
 use crate::framing::Framing;
 use crate::signals::Signals;
 use crate::{log, process};
+
+/// How often a run says how it goes: as often as people read.
+const TELL_EACH: Duration = Duration::from_millis(500);
+
+/// As often where a program guides the run: a burst of the machine's, some milliseconds long, leaves most of such intervals
+/// alone.
+const TELL_GUIDE_EACH: Duration = Duration::from_millis(100);
 
 /// Descriptors that a process needs besides its connections: standard streams, and a ring or poll and an event for each
 /// thread.
@@ -144,7 +151,7 @@ pub(crate) struct Options {
     /// io_uring: sockets live in the rings' own tables, past the descriptor limit (by itself where that is too low)
     #[arg(long)]
     own_file_table: bool,
-    /// Say each half second how it goes
+    /// Say each half second how it goes, or each tenth of one with --words
     #[arg(long)]
     live: bool,
     /// JSON instead of a table (with --live: one object a line, `live` or `report`)
@@ -161,7 +168,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let together = Together::new(plan.threads + usize::from(plan.visits.any()), signals, words);
     let (tell, told) = channel();
     let (outcome, visitors) = std::thread::scope(|scope| {
-        let teller = |who| Teller::new(who, options.live.then(|| tell.clone()));
+        let teller = |who| Teller::new(who, options.tell_each(), options.live.then(|| tell.clone()));
         let visitors = plan.visits.any().then(|| {
             let visiting = Visiting { plan: &plan, together: &together, teller: teller(Who::Visitors) };
             scope.spawn(move || visiting.run())
@@ -173,7 +180,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             threads.push(scope.spawn(move || load.run()));
         }
         drop(tell);
-        show_live(&told, plan.threads, options.json);
+        show_live(&told, plan.threads, options.tell_each(), options.json);
         let outcome = threads.into_iter().map(joined).try_fold(Outcome::default(), |mut all, outcome| {
             all.add(outcome?);
             anyhow::Ok(all)
@@ -197,9 +204,9 @@ fn joined<T>(thread: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<
 }
 
 /// Prints a line whenever all threads told an interval, until the last of them is done.
-fn show_live(told: &Receiver<Interval>, threads: usize, json: bool) {
+fn show_live(told: &Receiver<Interval>, threads: usize, every: Duration, json: bool) {
     let mut latest: Vec<Option<Interval>> = (0..threads).map(|_| None).collect();
-    let (mut visitors, mut log_ins) = (0, Latency::new());
+    let (mut visitors, mut log_ins) = (0, Latency::coarse());
     let mut seconds = 0.0;
     for interval in told {
         match interval.who {
@@ -213,18 +220,18 @@ fn show_live(told: &Receiver<Interval>, threads: usize, json: bool) {
         if latest.iter().any(Option::is_none) {
             continue;
         }
-        let log_ins = std::mem::replace(&mut log_ins, Latency::new()).seen();
+        let log_ins = std::mem::replace(&mut log_ins, Latency::coarse()).seen();
         let mut live = Live { seconds, visitors, log_ins, ..Live::default() };
-        let mut latency = Latency::new();
+        let mut latency = Latency::coarse();
         for interval in latest.iter_mut().filter_map(Option::take) {
             live.connections += interval.here;
             live.failed += interval.failed;
             latency.add(&interval.latency);
         }
-        live.messages_per_second = latency.count() as f64 / INTERVAL.as_secs_f64();
+        live.messages_per_second = latency.count() as f64 / every.as_secs_f64();
         live.latency = latency.percentiles();
         live.echoes = latency.seen();
-        seconds += INTERVAL.as_secs_f64();
+        seconds += every.as_secs_f64();
         match serde_json::to_string(&Line::Live(live.clone())) {
             Ok(line) if json => println!("{line}"),
             _ => println!("{live}"),
@@ -244,6 +251,7 @@ fn report(plan: &Plan, outcome: Outcome, visitors: Vec<Came>) -> Report {
         failed: outcome.failed,
         failures: outcome.failures,
         latency: outcome.latency.percentiles(),
+        seals: outcome.seals,
         broadcasts: outcome.broadcasts,
         visitors,
     };
@@ -311,6 +319,10 @@ fn public_key(text: &str) -> Result<PublicKey, String> {
 }
 
 impl Options {
+    fn tell_each(&self) -> Duration {
+        if self.words { TELL_GUIDE_EACH } else { TELL_EACH }
+    }
+
     fn speech(&self) -> anyhow::Result<Speech> {
         let Some(server) = self.wan else { return Ok(Speech::Plain(self.framing)) };
         if self.token.len() > TOKEN_MAX {

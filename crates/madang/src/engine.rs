@@ -23,7 +23,7 @@ use crate::gate::{Gate, RuleBook, is_inside};
 use crate::id::{SerialSource, SlotLayout};
 use crate::letters::Word;
 use crate::mailbox::Mailbox;
-use crate::offload::{self, JobQueue, Jobs, MakeState};
+use crate::offload::{Crew, JobQueue, Jobs, Kind, MakeState};
 use crate::planted::{Planted, planted};
 use crate::settings::ms;
 use crate::shard::Shard;
@@ -32,6 +32,10 @@ use crate::{DriverChoice, Rules, Settings};
 
 /// Idle pool memory that a client keeps for its next burst; a server keeps all that it paid for.
 const CLIENT_KEEP_BYTES: usize = 1 << 20;
+
+/// How much less than a shard's the priority of handshake threads is: a log-in can wait for a tenth of a processor, and is
+/// not put off for ever.
+const HANDSHAKES_GIVE_WAY: i32 = 10;
 
 /// What is needed to start, over and over.
 #[derive(Clone)]
@@ -57,8 +61,7 @@ pub(crate) struct Running {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) driver: &'static str,
     shards: Vec<JoinHandle<Leaked>>,
-    jobs: Arc<JobQueue>,
-    offload: Vec<JoinHandle<()>>,
+    crews: Vec<Crew>,
 }
 
 /// How a stop went. All zero is the rule.
@@ -105,6 +108,8 @@ impl Plan {
     pub(crate) fn assemble(
         &self,
         jobs: Arc<dyn Jobs>,
+        #[cfg_attr(not(feature = "wan"), expect(unused_variables, reason = "there is no handshake"))]
+        handshakes: Option<Arc<dyn Jobs>>,
         serials: SerialSource,
     ) -> Result<Arc<Fabric>, StartError> {
         let settings = &self.settings;
@@ -146,11 +151,23 @@ impl Plan {
             serials,
             rules: Arc::clone(&self.rules),
             jobs,
+            #[cfg(feature = "wan")]
+            handshakes,
             ended: AtomicBool::new(false),
             is_server: self.is_server,
             #[cfg(feature = "wan")]
             link_secret: if self.protocol.is_lan() { settings.secret.link_secret()? } else { None },
         }))
+    }
+
+    /// How many handshakes may wait for threads; none if the shards work them out.
+    pub(crate) fn handshakes_max(&self) -> Option<usize> {
+        #[cfg(feature = "wan")]
+        if self.is_server && matches!(self.protocol, Protocol::Wan(_)) && self.settings.handshake_threads > 0
+        {
+            return Some(self.settings.workers * crate::shard::HANDSHAKES_OUT_MAX);
+        }
+        None
     }
 
     /// Starts all threads; answers when the server listens, or why it does not.
@@ -161,15 +178,13 @@ impl Plan {
             plan.settings.incarnation = wall_clock_ms();
         }
         let jobs = JobQueue::new(plan.settings.offload_jobs_max);
-        let fabric = plan.assemble(Arc::clone(&jobs) as Arc<dyn Jobs>, SerialSource::Process)?;
+        let handshakes = plan.handshakes_max().map(JobQueue::new);
+        let fabric = plan.assemble(
+            Arc::clone(&jobs) as Arc<dyn Jobs>,
+            handshakes.clone().map(|handshakes| handshakes as Arc<dyn Jobs>),
+            SerialSource::Process,
+        )?;
         let thread_error = |error: std::io::Error| StartError::Thread { reason: error.to_string() };
-        let offload = offload::start_threads(
-            &jobs,
-            &Arc::downgrade(&fabric),
-            plan.settings.offload_threads,
-            &plan.make_state,
-        )
-        .map_err(thread_error)?;
 
         let (tell, started) = mpsc::channel();
         let mut running = Running {
@@ -177,9 +192,25 @@ impl Plan {
             address: None,
             driver: driver.name(),
             shards: vec![],
-            jobs,
-            offload,
+            crews: vec![],
         };
+        let no_state = no_state();
+        let offload = Kind { name: "offload", threads: plan.settings.offload_threads, nice: 0 };
+        let shake = Kind {
+            name: "handshake",
+            threads: plan.settings.handshake_threads,
+            nice: (plan.settings.nice + HANDSHAKES_GIVE_WAY).min(19),
+        };
+        let offloaded = std::iter::once((offload, jobs, &plan.make_state));
+        for (kind, queue, state) in offloaded.chain(handshakes.map(|queue| (shake, queue, &no_state))) {
+            match Crew::start(&kind, queue, &Arc::downgrade(&fabric), state) {
+                Ok(crew) => running.crews.push(crew),
+                Err(error) => {
+                    running.abandon();
+                    return Err(thread_error(error));
+                }
+            }
+        }
         for shard in 0..plan.settings.workers {
             let (fabric, tell) = (Arc::clone(&fabric), tell.clone());
             let spawned =
@@ -258,7 +289,7 @@ impl Running {
 
     pub(crate) fn has_thread(&self, thread: ThreadId) -> bool {
         self.shards.iter().any(|shard| shard.thread().id() == thread)
-            || self.offload.iter().any(|offload| offload.thread().id() == thread)
+            || self.crews.iter().any(|crew| crew.has_thread(thread))
     }
 
     pub(crate) fn join(self) -> StopReport {
@@ -273,11 +304,7 @@ impl Running {
             report.leaked_operations += leaked.operations;
             report.leaked_connections += leaked.connections;
         }
-        self.jobs.close();
-        for offload in self.offload {
-            // Jobs' panics are caught; a state factory's is content's, and is told by the panic hook.
-            let _ = offload.join();
-        }
+        self.crews.into_iter().for_each(Crew::join);
         let figures = self.fabric.figures();
         report.sessions_left_behind = (figures.sessions + figures.sessions_leaving) as usize;
         self.fabric.ended.store(true, Ordering::Release);

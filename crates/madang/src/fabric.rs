@@ -33,6 +33,9 @@ pub(crate) struct Fabric {
     pub(crate) serials: SerialSource,
     pub(crate) rules: Arc<RuleBook>,
     pub(crate) jobs: Arc<dyn Jobs>,
+    /// Where handshakes are worked out; none: each shard does it in its turns.
+    #[cfg(feature = "wan")]
+    pub(crate) handshakes: Option<Arc<dyn Jobs>>,
     /// The shards have ended: nobody reads the mailboxes any more.
     pub(crate) ended: AtomicBool,
     /// Whether there is a gate on shard 0; a client has none.

@@ -84,6 +84,9 @@ pub(crate) enum Word {
     /// A log-in was checked by a job: what it says, or the words of its panic.
     #[cfg(feature = "wan")]
     LogIn { embryo: EmbryoKey, verdict: Result<crate::Verdict, String> },
+    /// A handshake was worked out on a thread of its own: what came of it, or the words of a panic.
+    #[cfg(feature = "wan")]
+    Shaken { embryo: EmbryoKey, shaken: Result<Box<crate::shard::Shaken>, String> },
     /// A new outgoing link.
     Connect(LinkSpec),
     /// Let go of an outgoing link for good.

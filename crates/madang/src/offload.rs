@@ -9,7 +9,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -126,26 +126,69 @@ impl Jobs for JobQueue {
     }
 }
 
-/// Starts the offload threads. Results go through `fabric`'s mailboxes while it lives.
-pub(crate) fn start_threads(
-    queue: &Arc<JobQueue>,
-    fabric: &Weak<Fabric>,
-    threads: usize,
-    make_state: &MakeState,
-) -> std::io::Result<Vec<JoinHandle<()>>> {
-    (0..threads)
-        .map(|number| {
+/// Threads of one kind, and the queue that they work off.
+pub(crate) struct Crew {
+    queue: Arc<JobQueue>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a crew's threads are.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) threads: usize,
+    /// Their priority, if it is not the usual one.
+    pub(crate) nice: i32,
+}
+
+impl Crew {
+    /// Starts the threads. Results go through `fabric`'s mailboxes while it lives.
+    pub(crate) fn start(
+        kind: &Kind,
+        queue: Arc<JobQueue>,
+        fabric: &Weak<Fabric>,
+        make_state: &MakeState,
+    ) -> std::io::Result<Crew> {
+        let Kind { name, threads, nice } = *kind;
+        let mut crew = Crew { queue, threads: Vec::with_capacity(threads) };
+        for number in 0..threads {
             let (queue, fabric, make_state) =
-                (Arc::clone(queue), Weak::clone(fabric), Arc::clone(make_state));
-            std::thread::Builder::new().name(format!("madang-offload-{number}")).spawn(move || {
-                let mut state = make_state(number);
-                while let Some(job) = queue.next() {
-                    let (shard, word) = job.perform(&mut *state);
-                    if let Some(fabric) = fabric.upgrade() {
-                        fabric.mailboxes[shard].control(word);
+                (Arc::clone(&crew.queue), Weak::clone(fabric), Arc::clone(make_state));
+            let spawned =
+                std::thread::Builder::new().name(format!("madang-{name}-{number}")).spawn(move || {
+                    if nice != 0 {
+                        if let Err(error) = madang_driver::prioritize_thread(nice) {
+                            tracing::warn!(name, number, nice, %error, "the thread keeps the usual priority");
+                        }
                     }
+                    let mut state = make_state(number);
+                    while let Some(job) = queue.next() {
+                        let (shard, word) = job.perform(&mut *state);
+                        if let Some(fabric) = fabric.upgrade() {
+                            fabric.mailboxes[shard].control(word);
+                        }
+                    }
+                });
+            match spawned {
+                Ok(thread) => crew.threads.push(thread),
+                Err(error) => {
+                    crew.join();
+                    return Err(error);
                 }
-            })
-        })
-        .collect()
+            }
+        }
+        Ok(crew)
+    }
+
+    pub(crate) fn has_thread(&self, thread: ThreadId) -> bool {
+        self.threads.iter().any(|ours| ours.thread().id() == thread)
+    }
+
+    /// Lets the threads work off what is queued, and waits for their end.
+    pub(crate) fn join(self) {
+        self.queue.close();
+        for thread in self.threads {
+            // Jobs' panics are caught; a state factory's is content's, and is told by the panic hook.
+            let _ = thread.join();
+        }
+    }
 }

@@ -66,8 +66,12 @@ pub struct Settings {
     pub unbuffered_sends_bytes_max: usize,
     /// Completions a turn, at most.
     pub turn_completions_max: usize,
-    /// WAN servers: handshakes worked out in a turn, at most; each takes about as long as a hundred messages. Log-ins that
-    /// come faster wait, messages do not.
+    /// WAN servers: threads that work handshakes out beside the shards. They give way to the shards (a nice value 10 above
+    /// theirs), so a storm of log-ins uses what is left of the processors. 0: each shard works its own out in its turns, and
+    /// a message may have to wait for one.
+    pub handshake_threads: usize,
+    /// WAN servers without `handshake_threads`: handshakes worked out in a turn, at most; each takes about as long as a
+    /// hundred messages. Log-ins that come faster wait, messages do not.
     pub turn_handshakes_max: usize,
     /// The time that a turn's completions should take; the batch is made smaller when it takes longer.
     pub turn_us_max: u64,
@@ -312,6 +316,7 @@ impl Default for Settings {
             own_file_table: false,
             unbuffered_sends_bytes_max: 0,
             turn_completions_max: 256,
+            handshake_threads: 0,
             turn_handshakes_max: 1,
             turn_us_max: 500,
             nodelay: true,

@@ -69,7 +69,8 @@ impl Comparison {
         if let Some(bystander) = &bystander {
             sides.push(wrong(bystander)?);
         }
-        let prepared = honest_log_ins * stage.options.rounds * sides.len() as u64 * (stage.options.seconds + 5);
+        let prepared =
+            honest_log_ins * stage.options.rounds * sides.len() as u64 * (stage.options.seconds + 5);
         let mut honest = stage.guided(house, &format!("{honest} --prepared {prepared}"))?;
         honest.say("come")?;
         honest.until("it speaks", |live| live.messages_per_second > 0.0)?;
@@ -123,7 +124,12 @@ impl Comparison {
     pub(crate) fn honest_failures(&self) -> Line {
         let Run { failed, failures, .. } = &self.honest;
         let reasons: Vec<_> = failures.keys().cloned().collect();
-        Line::new("honest connections that failed", format!("{failed} {}", reasons.join(", ")), "0", *failed == 0)
+        Line::new(
+            "honest connections that failed",
+            format!("{failed} {}", reasons.join(", ")),
+            "0",
+            *failed == 0,
+        )
     }
 
     /// Who came of a sort.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::parts::Second;
+use super::parts::{Part, SLICES_A_SECOND, Slice};
 use super::stage::Stage;
 use crate::child::Crowd;
 use crate::load::latency::Latency;
@@ -29,7 +29,7 @@ impl<'a> Guided<'a> {
 
     /// Waits until what it tells from now on is so.
     pub(crate) fn until(&self, what: &str, so: impl Fn(&Live) -> bool) -> anyhow::Result<()> {
-        self.forget()?;
+        self.drain();
         let deadline = Instant::now() + LATE;
         while !so(&self.live()?) {
             if Instant::now() > deadline {
@@ -40,19 +40,19 @@ impl<'a> Guided<'a> {
     }
 
     /// The next so many seconds of what its honest clients see.
-    pub(crate) fn seconds(&self, seconds: u64) -> anyhow::Result<Vec<Second>> {
+    pub(crate) fn seconds(&self, seconds: u64) -> anyhow::Result<Part> {
         self.forget()?;
-        (0..seconds).map(|_| Ok(as_second([self.live()?, self.live()?]))).collect()
+        (0..seconds * SLICES_A_SECOND).map(|_| self.slice()).collect()
     }
 
-    /// The same, as long as something is so; one second at the least.
-    pub(crate) fn seconds_while(&self, so: impl Fn() -> bool) -> anyhow::Result<Vec<Second>> {
+    /// The same, as long as something is so.
+    pub(crate) fn while_so(&self, so: impl Fn() -> bool) -> anyhow::Result<Part> {
         self.forget()?;
-        let mut seconds = Vec::new();
-        while seconds.is_empty() || so() {
-            seconds.push(as_second([self.live()?, self.live()?]));
+        let mut part = Part::new();
+        while so() {
+            part.push(self.slice()?);
         }
-        Ok(seconds)
+        Ok(part)
     }
 
     /// The crowd's whole report, once it was told to come to its end.
@@ -61,13 +61,22 @@ impl<'a> Guided<'a> {
         self.stage.report(self.crowd)
     }
 
-    /// What was told so far lies behind us, and so does half of the interval that is under way.
+    fn slice(&self) -> anyhow::Result<Slice> {
+        let Live { echoes, log_ins, .. } = self.live()?;
+        Ok(Slice { echoes: Latency::of_seen(&echoes), log_ins: Latency::of_seen(&log_ins) })
+    }
+
+    /// What was told so far lies behind us, and so does the interval that is under way.
     fn forget(&self) -> anyhow::Result<()> {
-        while let Ok(Some(_)) = self.crowd.line() {}
+        self.drain();
         self.live().map(drop)
     }
 
-    /// How it went in the next half second.
+    fn drain(&self) {
+        while let Ok(Some(_)) = self.crowd.line() {}
+    }
+
+    /// How it goes, in its next words.
     fn live(&self) -> anyhow::Result<Live> {
         let deadline = Instant::now() + LATE;
         while let Some(line) = self.stage.next_line(&self.crowd, deadline)? {
@@ -77,13 +86,4 @@ impl<'a> Guided<'a> {
         }
         bail!("a crowd ended before it should")
     }
-}
-
-fn as_second(halves: [Live; 2]) -> Second {
-    let mut second = (Latency::new(), Latency::new());
-    for Live { echoes, log_ins, .. } in halves {
-        second.0.add(&Latency::of_seen(&echoes));
-        second.1.add(&Latency::of_seen(&log_ins));
-    }
-    second
 }

@@ -50,12 +50,12 @@ impl Line {
     }
 }
 
-/// The two medians of the seconds' p99, their ratio by pairs, and for who asks of the worst the p99 of all seconds as one.
+/// The two medians of the slices' p99, their ratio by pairs, and for who asks of the worst the p99 of all slices as one.
 fn compared(of: Of, without: &Side, beside: &Side) -> (String, Ratio) {
     let ratio = Ratio::of(without.p99s(of).zip(beside.p99s(of)));
     let more = |ratio: f64| format!("{:+.0}", (ratio - 1.0) * 100.0);
     let text = format!(
-        "{} beside {}: {} % ({} to {} %); of all seconds as one {} beside {}",
+        "{} beside {}: {} % ({} to {} %); all slices as one {} beside {}",
         time(beside.median_p99(of)),
         time(without.median_p99(of)),
         more(ratio.median),
@@ -88,17 +88,18 @@ pub(crate) fn print(lines: &[Line]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::parts::Slice;
     use crate::load::latency::Latency;
 
-    /// Parts of three seconds with a hundred echoes of so many microseconds each.
+    /// Parts of three slices with a hundred echoes of so many microseconds each.
     fn side(parts: &[u64]) -> Side {
-        let second = |us: u64| {
-            let mut latency = Latency::new();
-            (0..100).for_each(|_| latency.record(0, us * 1_000));
-            latency
+        let slice = |us: u64| {
+            let mut echoes = Latency::coarse();
+            (0..100).for_each(|_| echoes.record(0, us * 1_000));
+            Slice { echoes, log_ins: Latency::coarse() }
         };
         let mut side = Side::default();
-        parts.iter().for_each(|us| side.add((0..3).map(|_| (second(*us), Latency::new())).collect()));
+        parts.iter().for_each(|us| side.add((0..3).map(|_| slice(*us)).collect()));
         side
     }
 
@@ -110,7 +111,10 @@ mod tests {
         };
         assert_eq!(within(109), Verdict::Holds);
         assert_eq!(within(112), Verdict::Fails);
-        assert_eq!(Line::within("p99", Of::LogIns, &side(&[]), &side(&[]), 10).verdict(), Verdict::NotResolved);
+        assert_eq!(
+            Line::within("p99", Of::LogIns, &side(&[]), &side(&[]), 10).verdict(),
+            Verdict::NotResolved
+        );
         assert_eq!(Line::exactly("left", 500, 500).verdict(), Verdict::Holds);
         assert_eq!(Line::exactly("left", 499, 500).verdict(), Verdict::Fails);
         assert_eq!(Line::told("came", 3).verdict(), Verdict::Holds);
@@ -122,6 +126,6 @@ mod tests {
         bursts[3] = 50_000;
         let line = Line::within("p99", Of::Echoes, &side(&[100; 8]), &side(&bursts), 10);
         assert_eq!(line.verdict(), Verdict::Holds);
-        assert!(line.measured.ends_with("of all seconds as one 50 ms beside 100 µs"), "{}", line.measured);
+        assert!(line.measured.contains("all slices as one 50 ms beside 10"), "{}", line.measured);
     }
 }

@@ -68,13 +68,12 @@ fn judged(
     settle(house, 0);
     let pool_before = house.figures().pool.in_use.bytes as u64;
     let rounds = stage.options.rounds.min(ROUNDS_MOST);
-    let (mut alone, mut beside_readers, mut beside_deaf) = (Side::default(), Side::default(), Side::default());
+    let (mut alone, mut beside_readers, mut beside_deaf) =
+        (Side::default(), Side::default(), Side::default());
     let (mut repelled, mut slowest_end) = (0, 0.0_f64);
 
-    let crowd = stage.guided(
-        house,
-        &format!("--connections {honest} --rate {} --size 64 --spread 50", honest * HERTZ),
-    )?;
+    let crowd = stage
+        .guided(house, &format!("--connections {honest} --rate {} --size 64 --spread 50", honest * HERTZ))?;
     crowd.until("it speaks", |live| live.messages_per_second > 0.0)?;
     for round in 0..rounds {
         let mut parts: [&mut dyn FnMut() -> anyhow::Result<()>; 3] = [
@@ -83,7 +82,8 @@ fn judged(
                 Ok(())
             },
             &mut || {
-                let readers = stage.yielding(house, &format!("--connections {deaf} --rate 20 --spread 50"))?;
+                let readers =
+                    stage.yielding(house, &format!("--connections {deaf} --rate 20 --spread 50"))?;
                 readers.until("all are here", |live| live.connections as u64 == deaf)?;
                 beside_readers.add(crowd.seconds(stage.options.seconds)?);
                 anyhow::ensure!(readers.end()?.failed == 0, "those who read did not stay");
@@ -94,7 +94,7 @@ fn judged(
                 let dummies = stage.dummies(house, "deaf", deaf, in_time.as_secs() + 20)?;
                 settle(house, honest + deaf);
                 // As long as one of them is here.
-                beside_deaf.add(crowd.seconds_while(|| house.figures().sessions > honest)?);
+                beside_deaf.add(crowd.while_so(|| house.figures().sessions > honest)?);
                 stage.lines(dummies, |line: Verdict| {
                     repelled += line.repelled;
                     slowest_end = slowest_end.max(line.slowest_end_us as f64 / 1e6);
@@ -123,7 +123,13 @@ fn judged(
             &format!("{:.1} s", in_time.as_secs_f64()),
             slowest_end > 0.0 && slowest_end <= in_time.as_secs_f64(),
         ),
-        Line::within("honest p99, as many who read beside them", Of::Echoes, &beside_readers, &beside_deaf, 20),
+        Line::within(
+            "honest p99, as many who read beside them",
+            Of::Echoes,
+            &beside_readers,
+            &beside_deaf,
+            20,
+        ),
         Line::beside("honest p99, nobody beside them", Of::Echoes, &alone, &beside_deaf),
         Line::beside("… when those beside them read", Of::Echoes, &alone, &beside_readers),
         Line::exactly("honest connections that failed", crowd.failed, 0),

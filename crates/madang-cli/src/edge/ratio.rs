@@ -25,8 +25,11 @@ impl Ratio {
     /// Of pairs of `(without, beside)`. Nothing is assumed of how they scatter but that a pair does not know of the others:
     /// the interval is that of the ranks 0.98 √n from the middle.
     pub(crate) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        let mut ratios: Vec<f64> =
-            pairs.into_iter().map(|(without, beside)| beside / without).filter(|ratio| ratio.is_finite()).collect();
+        let mut ratios: Vec<f64> = pairs
+            .into_iter()
+            .map(|(without, beside)| beside / without)
+            .filter(|ratio| ratio.is_finite())
+            .collect();
         ratios.sort_by(f64::total_cmp);
         let count = ratios.len();
         let rank = ((count as f64 - 1.96 * (count as f64).sqrt()) / 2.0).floor().max(0.0) as usize;

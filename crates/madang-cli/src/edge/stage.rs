@@ -70,6 +70,9 @@ impl<'a> Stage<'a> {
         settings.bind = ([127, 0, 0, 1], 0).into();
         settings.workers = self.options.workers as usize;
         settings.driver = self.options.driver.choice();
+        if let Some(threads) = self.options.handshake_threads {
+            settings.handshake_threads = threads as usize;
+        }
         if let Some(last) = self.clients_core {
             settings.cores = (0..settings.workers).map(|shard| shard % last).collect();
         }
@@ -81,6 +84,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn bystander(&self, house: &House) -> anyhow::Result<House> {
         let mut settings = house.settings.clone();
         settings.nice = GIVES_WAY;
+        settings.handshake_threads = 0;
         Self::start(settings)
     }
 

@@ -243,6 +243,7 @@ impl<'a, D: Driver> Crowd<'a, D> {
 
     /// Ends the connections in good order, so that the server sees players that leave and not a crash.
     fn leave(&mut self) {
+        self.links.iter().for_each(|link| self.outcome.seal(link.seals()));
         let goodbye = self.plan.speech.goodbye();
         for at in 0..self.links.len() {
             if self.links[at].is_ready() {

@@ -28,7 +28,16 @@ pub(crate) struct Percentiles {
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_DIGITS);
+        Self::with_digits(SIGNIFICANT_DIGITS)
+    }
+
+    /// Right to a hundredth only, and small: for who makes many.
+    pub(crate) fn coarse() -> Self {
+        Self::with_digits(SIGNIFICANT_DIGITS - 1)
+    }
+
+    fn with_digits(digits: u8) -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, digits);
         Self { histogram: histogram.expect("the bounds are constants that the histogram takes") }
     }
 
@@ -39,25 +48,20 @@ impl Latency {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("all have the same bounds");
+        self.histogram.add(&other.histogram).expect("all have the same bounds, if not the same digits");
     }
 
-    /// Each latency that was seen, in ns, and how often; those within a hundredth of each other as one.
+    /// Each latency that was seen, in ns, and how often.
     pub(crate) fn seen(&self) -> Vec<(u64, u64)> {
-        let mut seen: Vec<(u64, u64)> = Vec::new();
-        for value in self.histogram.iter_recorded() {
-            let (ns, count) = (value.value_iterated_to(), value.count_at_value());
-            match seen.last_mut() {
-                Some((last, counted)) if ns - *last <= *last / 100 => *counted += count,
-                _ => seen.push((ns, count)),
-            }
-        }
-        seen
+        self.histogram
+            .iter_recorded()
+            .map(|value| (value.value_iterated_to(), value.count_at_value()))
+            .collect()
     }
 
-    /// Puts together what [`seen`](Self::seen) took apart.
+    /// Puts together what [`seen`](Self::seen) took apart, to a hundredth.
     pub(crate) fn of_seen(seen: &[(u64, u64)]) -> Self {
-        let mut all = Self::new();
+        let mut all = Self::coarse();
         for (ns, count) in seen {
             all.histogram.saturating_record_n(*ns, *count);
         }
@@ -134,15 +138,16 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_put_together_again_to_a_hundredth() {
-        let mut latency = Latency::new();
+        let mut latency = Latency::coarse();
         (1..=10_000).for_each(|us| latency.record(0, us * 1_000));
         let seen = latency.seen();
         assert!(seen.len() < 1_000, "{} values", seen.len());
         let (again, percentiles) = (Latency::of_seen(&seen), latency.percentiles());
         assert_eq!(again.count(), latency.count());
-        for (got, expected) in
-            [(again.percentiles().p99_us, percentiles.p99_us), (again.percentiles().p50_us, percentiles.p50_us)]
-        {
+        for (got, expected) in [
+            (again.percentiles().p99_us, percentiles.p99_us),
+            (again.percentiles().p50_us, percentiles.p50_us),
+        ] {
             assert!((got - expected).abs() <= expected * 0.015, "{got} for {expected}");
         }
         assert_eq!(Latency::of_seen(&[]).seen(), []);

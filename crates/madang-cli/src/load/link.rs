@@ -8,6 +8,7 @@ use madang_driver::{Conn, Outgoing};
 
 use super::failure::Failure;
 use super::message::Messages;
+use super::report::Seals;
 use super::stream::Stream;
 use crate::serve::echo::BROADCAST;
 
@@ -34,6 +35,8 @@ pub(crate) struct Link {
     due: VecDeque<u64>,
     said: u64,
     heard: u64,
+    /// Messages to everybody.
+    everybody: u64,
     pub(crate) ops: Ops,
     /// What a driver that was full gave back, or what is left of a short write.
     pub(crate) unsent: Option<Outgoing>,
@@ -94,10 +97,18 @@ impl Link {
             due: VecDeque::new(),
             said: 0,
             heard: 0,
+            everybody: 0,
             ops: Ops { connect: true, ..Ops::default() },
             unsent: None,
             marked: false,
         }
+    }
+
+    /// Its records so far and the messages in them, if it has records.
+    pub(crate) fn seals(&self) -> Option<Seals> {
+        let (records_out, records_in) = self.stream.records()?;
+        let (messages_out, messages_in) = (self.said, self.heard + self.everybody);
+        Some(Seals { records_out, messages_out, records_in, messages_in })
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -154,10 +165,13 @@ impl Link {
         messages: &Messages,
         into: &mut Heard,
     ) -> Result<(), Failure> {
-        let Self { number, stream, control, due, said, heard, .. } = self;
+        let Self { number, stream, control, due, said, heard, everybody, .. } = self;
         stream.hear(bytes, |kind, payload| {
             match kind {
-                Kind::Message if payload.first() == Some(&BROADCAST) => into.broadcasts += 1,
+                Kind::Message if payload.first() == Some(&BROADCAST) => {
+                    *everybody += 1;
+                    into.broadcasts += 1;
+                }
                 Kind::Message => {
                     if heard == said || !messages.is(*number, *heard, payload) {
                         return Err(Failure::WrongEcho);

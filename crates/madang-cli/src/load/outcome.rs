@@ -8,9 +8,7 @@ use std::time::Duration;
 use madang_driver::Time;
 
 use super::latency::Latency;
-
-/// How often a thread tells how it goes.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
+use super::report::Seals;
 
 /// Counts of the measured time.
 #[derive(Debug)]
@@ -23,6 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) broadcasts: u64,
     /// Of all messages that were *due* in the window, whenever their echo came.
     pub(crate) latency: Latency,
+    /// Of the whole run, from the first log-in to the end; none on plain connections.
+    pub(crate) seals: Option<Seals>,
     /// Connections that failed at any time.
     pub(crate) failed: u64,
     /// The same by reason.
@@ -32,7 +32,7 @@ pub(crate) struct Outcome {
 impl Default for Outcome {
     fn default() -> Self {
         let (latency, failures) = (Latency::new(), BTreeMap::new());
-        Self { window: 0..0, sent: 0, received: 0, broadcasts: 0, latency, failed: 0, failures }
+        Self { window: 0..0, sent: 0, received: 0, broadcasts: 0, latency, seals: None, failed: 0, failures }
     }
 }
 
@@ -61,6 +61,16 @@ impl Outcome {
         }
     }
 
+    /// Adds the records of a connection, or of many.
+    pub(crate) fn seal(&mut self, more: Option<Seals>) {
+        let Some(more) = more else { return };
+        let Seals { records_out, messages_out, records_in, messages_in } = self.seals.get_or_insert_default();
+        *records_out += more.records_out;
+        *messages_out += more.messages_out;
+        *records_in += more.records_in;
+        *messages_in += more.messages_in;
+    }
+
     /// The measured time is over, perhaps earlier than planned.
     pub(crate) fn end(&mut self, now_ns: u64) {
         self.window.end = self.window.end.min(now_ns).max(self.window.start);
@@ -77,6 +87,7 @@ impl Outcome {
         self.received += other.received;
         self.broadcasts += other.broadcasts;
         self.latency.add(&other.latency);
+        self.seal(other.seals);
         self.failed += other.failed;
         for (reason, count) in other.failures {
             *self.failures.entry(reason).or_default() += count;
@@ -106,6 +117,7 @@ pub(crate) enum Who {
 #[derive(Debug)]
 pub(crate) struct Teller {
     who: Who,
+    every: Duration,
     to: Option<Sender<Interval>>,
     /// Valid after the first call.
     next: Time,
@@ -113,8 +125,8 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    pub(crate) fn new(who: Who, to: Option<Sender<Interval>>) -> Self {
-        Self { who, to, next: Time::ZERO, latency: Latency::new() }
+    pub(crate) fn new(who: Who, every: Duration, to: Option<Sender<Interval>>) -> Self {
+        Self { who, every, to, next: Time::ZERO, latency: Latency::coarse() }
     }
 
     pub(crate) fn took(&mut self, due_ns: u64, now_ns: u64) {
@@ -129,8 +141,8 @@ impl Teller {
         if now < self.next {
             return;
         }
-        self.next = now + INTERVAL;
-        let latency = std::mem::replace(&mut self.latency, Latency::new());
+        self.next = now + self.every;
+        let latency = std::mem::replace(&mut self.latency, Latency::coarse());
         let interval = Interval { who: self.who, here, failed, latency };
         if to.send(interval).is_err() {
             self.to = None;

@@ -37,12 +37,25 @@ pub(crate) struct Run {
     /// What happened to them, by how often.
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) latency: Percentiles,
+    /// WAN: records of the whole run, and the messages in them.
+    #[serde(default)]
+    pub(crate) seals: Option<Seals>,
     /// Messages that the server sent to everybody and that nobody asked for.
     #[serde(default)]
     pub(crate) broadcasts: u64,
     /// Who came beside the connections that were measured.
     #[serde(default)]
     pub(crate) visitors: Vec<Came>,
+}
+
+/// Records and the messages under their seals, ours and the server's. The engine's own words, such as log-in and welcome,
+/// lie in records too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seals {
+    pub(crate) records_out: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) records_in: u64,
+    pub(crate) messages_in: u64,
 }
 
 /// Runs side by side: `Display` is the table, serialization the JSON.
@@ -54,7 +67,7 @@ pub(crate) struct Report {
     pub(crate) runs: Vec<Run>,
 }
 
-/// How a run goes, each half second.
+/// How a run goes: each half second, or each tenth of one where a program guides it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Live {
     /// Since it started to connect.
@@ -63,7 +76,7 @@ pub(crate) struct Live {
     pub(crate) connections: usize,
     /// Connections that failed so far.
     pub(crate) failed: u64,
-    /// Of the last half second, as is all below.
+    /// Of the time since the last one, as is all below.
     pub(crate) messages_per_second: f64,
     pub(crate) latency: Percentiles,
     /// Each latency in ns, and how often it was, to a hundredth: for who adds several of these.
@@ -153,6 +166,9 @@ impl fmt::Display for Report {
             writeln!(f, "{count} × {reason}")?;
         }
         for run in &self.runs {
+            if let Some(seals) = run.seals {
+                writeln!(f, "{seals}")?;
+            }
             if run.broadcasts > 0 {
                 writeln!(f, "{} messages to everybody", run.broadcasts)?;
             }
@@ -161,6 +177,19 @@ impl fmt::Display for Report {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Seals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { records_out, messages_out, records_in, messages_in } = self;
+        let under = |messages: u64, records: u64| messages as f64 / records.max(1) as f64;
+        write!(
+            f,
+            "{records_out} records out ({:.2} messages under each), ",
+            under(*messages_out, *records_out)
+        )?;
+        write!(f, "{records_in} in ({:.2})", under(*messages_in, *records_in))
     }
 }
 
@@ -200,13 +229,17 @@ mod tests {
             received: 2_000_000,
             failed: 0,
             failures: BTreeMap::new(),
+            seals: None,
             broadcasts: 0,
             visitors: vec![],
             latency,
         };
         let drive = Drive::Paced { messages_per_second: 100_000 };
         let failures = [("ended by the server".to_owned(), 3)].into();
-        let paced = Run { drive, size: 4_096, received: 200_000, failed: 3, failures, ..closed.clone() };
+        let seals =
+            Some(Seals { records_out: 1_000, messages_out: 2_500, records_in: 800, messages_in: 2_400 });
+        let paced =
+            Run { drive, seals, size: 4_096, received: 200_000, failed: 3, failures, ..closed.clone() };
         let (target, framing, driver) = ("127.0.0.1:7777".into(), "be32".into(), "uring".into());
         Report { target, framing, driver, runs: vec![closed, paced] }
     }
@@ -219,6 +252,7 @@ conns  bytes     drive    msg/s  MiB/s  p50 µs  p90 µs  p99 µs  p99.9 µs  ma
  1000     32  depth 16  1000000   30.5    81.2    99.9     100      2501   10000       0
  1000   4096  100000/s   100000  390.6    81.2    99.9     100      2501   10000       3
 3 × ended by the server
+1000 records out (2.50 messages under each), 800 in (3.00)
 ";
         assert_eq!(report().to_string(), expected);
     }
@@ -229,6 +263,7 @@ conns  bytes     drive    msg/s  MiB/s  p50 µs  p90 µs  p99 µs  p99.9 µs  ma
         let run = &json["runs"][1];
         assert_eq!(run["drive"], serde_json::json!({ "paced": { "messages_per_second": 100_000 } }));
         assert_eq!(run["latency"]["p999_us"], 2_500.6);
+        assert_eq!(run["seals"]["records_in"], 800);
         assert_eq!((&run["received"], &run["failed"]), (&200_000.into(), &3.into()));
     }
 

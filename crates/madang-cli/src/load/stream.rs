@@ -110,6 +110,14 @@ impl Stream {
         out.truncate(start + len);
     }
 
+    /// Records so far, ours and the server's; none where there is no such thing.
+    pub(crate) fn records(&self) -> Option<(u64, u64)> {
+        match &self.wire {
+            Wire::Plain(_) => None,
+            Wire::Wan(wan) => Some(wan.records()),
+        }
+    }
+
     /// Frames become bytes of the stream, which they are already but on a WAN.
     pub(crate) fn pack(&mut self, frames: &mut Vec<u8>) {
         if let Wire::Wan(wan) = &mut self.wire {

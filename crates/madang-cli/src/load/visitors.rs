@@ -73,7 +73,8 @@ impl Visits {
     /// The most that are here at the same time.
     pub(crate) fn connections_max(&self) -> usize {
         let paced = self.garbage.is_some() || self.storm.is_some();
-        self.strangers + if paced { PACED_MAX } else { 0 }
+        // Who is gone has its place until the driver gave all of it back; the next has come by then.
+        self.strangers + self.strangers / 4 + if paced { PACED_MAX } else { 0 }
     }
 }
 
@@ -155,7 +156,8 @@ impl<'a, D: Driver> Visitors<'a, D> {
             self.arrive();
             self.dribble();
             let next = self.paces.iter().flatten().map(Schedule::next_due_ns).min();
-            let due = self.coming_since.zip(next).map(|(since, ns)| self.origin + Duration::from_nanos(since + ns));
+            let due =
+                self.coming_since.zip(next).map(|(since, ns)| self.origin + Duration::from_nanos(since + ns));
             let look = self.now + LOOK_EACH;
             self.turn(due.map_or(look, |due| due.min(look)).min(end));
         }
@@ -220,10 +222,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
     /// Waits for the server to end all that are still here, and then ends them itself.
     fn see_out(&mut self) {
         let deadline = self.now + GO;
-        while self.now < deadline
-            && self.here() > 0
-            && !self.together.is_over()
-        {
+        while self.now < deadline && self.here() > 0 && !self.together.is_over() {
             self.dribble();
             self.turn(self.now + LOOK_EACH);
         }

@@ -59,9 +59,13 @@ mod tests {
 
     #[test]
     fn the_last_word_counts_and_what_is_behind_the_end_does_not() {
-        for (input, come) in
-            [("come\n", true), ("come\nrest\n", false), ("come\nend\nrest\n", true), ("what\n", false), ("", false)]
-        {
+        for (input, come) in [
+            ("come\n", true),
+            ("come\nrest\n", false),
+            ("come\nend\nrest\n", true),
+            ("what\n", false),
+            ("", false),
+        ] {
             let words = Words { come: Arc::default() };
             words.follow(input.as_bytes());
             assert_eq!(words.come(), come, "{input:?}");

@@ -45,6 +45,9 @@ impl Settings {
         if self.workers > 256 {
             return wrong("workers", "at most 256");
         }
+        if self.handshake_threads > 256 {
+            return wrong("handshake_threads", "at most 256");
+        }
         if crate::id::SlotLayout::new(self.workers, self.slots_per_shard()).is_none() {
             return wrong(
                 "max_sessions",

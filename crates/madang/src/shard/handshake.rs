@@ -6,8 +6,7 @@
 //!   sealed LAN link:  greeting that wants it ─► answer ─► the greetings, in records
 //! ```
 //!
-//! The Diffie-Hellmans of one handshake take as long as some hundred messages, so a turn works out a few of them at most
-//! (`turn_handshakes_max`), when everything else is done: a storm of log-ins makes log-ins wait, not messages. Whoever fails
+//! What the Diffie-Hellmans of the server's side cost, and where they are worked out, is told in `shaking.rs`. Whoever fails
 //! before the server has proved itself gets no byte, only a reset.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,12 +14,12 @@ use std::sync::Arc;
 
 use madang_driver::Driver;
 use madang_packet::PacketMut;
+use madang_wire::Find;
 use madang_wire::lan::RefusalReason;
 use madang_wire::wan::{
-    self, ANSWER_MAX, Accept, Answer, ExpectAnswer, ExpectSeal, Gate, GateError, HandshakeError,
-    HandshakeHash, Hello, LinkAnswer, PREAMBLE, Preamble, SEAL_FRAME, ServerKeys,
+    self, ANSWER_MAX, Answer, ExpectAnswer, ExpectSeal, Gate, GateError, HandshakeError, HandshakeHash,
+    Hello, LinkAnswer, PREAMBLE, SEAL_FRAME, ServerKeys,
 };
-use madang_wire::{Find, FrameError};
 
 use super::Shard;
 use super::embryos::{Embryo, Origin, Stage};
@@ -29,7 +28,6 @@ use crate::figures::Count;
 use crate::framing::Protocol;
 use crate::letters::{EmbryoKey, Report, TicketBytes, Word};
 use crate::offload::{Job, panic_text};
-use crate::planted::{Planted, planted};
 use crate::speech::Speech;
 use crate::wan::{Check, LogIn, Verdict, Wan};
 use crate::{Link, Node, Refusal};
@@ -43,29 +41,6 @@ pub(super) enum Handshake {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Works out handshakes that wait, first come first served, as far as a turn has time for them.
-    pub(super) fn work_out_handshakes(&mut self) {
-        let mut left = self.core.fabric.settings.turn_handshakes_max;
-        while left > 0 {
-            let Some(key) = self.handshakes.pop_front() else { return };
-            let Some(embryo) = self.embryos.by_key(key) else { continue };
-            if embryo.stage != Stage::ExpectTurn {
-                continue;
-            }
-            left -= 1;
-            let kept = embryo.inbox.take();
-            let keys = self.server_keys();
-            match kept.as_ref().map(|kept| (keys.gate(kept), kept.len())) {
-                Some((Ok(Gate::Passed(preamble)), len)) if preamble.used() == len => {
-                    self.answer(key.index, &preamble);
-                }
-                // Who has more to say before it was answered does not speak our protocol.
-                _ => self.embryo_malformed(key.index, FrameError::NotOneFrame),
-            }
-            self.settle();
-        }
-    }
-
     /// Takes the other side's part of a handshake from the front of `bytes`. How many bytes that was; `None` while it is not
     /// all there, or has to wait for its turn, or the embryo is gone.
     pub(super) fn embryo_handshake(&mut self, index: u32, bytes: &[u8]) -> Option<usize> {
@@ -92,67 +67,6 @@ impl<D: Driver> Shard<D> {
                 None
             }
         }
-    }
-
-    /// Server: the Diffie-Hellmans, and what comes of them.
-    fn answer(&mut self, index: u32, preamble: &Preamble<'_>) {
-        let mut entropy = [0; 32];
-        self.driver.random(&mut entropy);
-        if planted(Planted::EntropyRestarts) {
-            entropy = [self.core.counters.get(Count::Handshakes) as u8; 32];
-        }
-        self.core.counters.add(Count::Handshakes, 1);
-        let verdict = match preamble.read(self.frame_limit, entropy) {
-            Ok(verdict) => verdict,
-            Err(error) => return self.handshake_failed(index, error),
-        };
-        let suits = match preamble.hello() {
-            Ok(hello) => self.check_hello(&hello, index).map(|()| hello).map_err(Some),
-            Err(error) => Err(error.refusal().map(Refusal::from)),
-        };
-        let mut room = [0; ANSWER_MAX];
-        let answered = match suits {
-            Ok(hello) => {
-                let settings = &self.core.fabric.settings;
-                let accept = Accept {
-                    app_version: settings.app_version,
-                    frame_limit: self.frame_limit,
-                    schema_hash: settings.schema_hash,
-                };
-                verdict.accept(&accept, &mut room).map(|(len, secured)| {
-                    let Some(embryo) = self.embryos.get(index) else { return len };
-                    embryo.stage = Stage::ExpectLogIn;
-                    embryo.speech = Speech::Secured(Box::new(secured));
-                    embryo.send_limit = hello.frame_limit.get().min(self.frame_limit.get());
-                    embryo.peer.node = Some(self.versions.node_of(hello.app_version));
-                    len
-                })
-            }
-            Err(Some(refusal)) => {
-                let answered = verdict.refuse(&refusal.wire(), &mut room);
-                let remote = self.embryos.get(index).map(|embryo| embryo.peer.remote);
-                self.core.error_of(ErrorKind::Refused(refusal), None, remote);
-                if let Some(embryo) = self.embryos.get(index) {
-                    embryo.stage = Stage::Refusing;
-                }
-                answered
-            }
-            Err(None) => return self.embryo_malformed(index, FrameError::Magic),
-        };
-        match answered {
-            Ok(len) => self.embryo_send_bytes(index, &room[..len]),
-            Err(error) => self.handshake_failed(index, error),
-        }
-    }
-
-    /// Whether a client's hello suits us, and content wants it.
-    fn check_hello(&mut self, hello: &Hello, index: u32) -> Result<(), Refusal> {
-        let Some(Embryo { origin, refusal, .. }) = self.embryos.get(index) else { return Ok(()) };
-        if !self.core.fabric.settings.suites.iter().any(|suite| suite.wire() == hello.suite) {
-            return Err(RefusalReason::Suite.into());
-        }
-        self.core.check_versions(hello.app_version, hello.schema_hash, *origin)?;
-        refusal.take().map_or(Ok(()), |refusal| Err(*refusal))
     }
 
     /// Server: a client says who its player is.
@@ -370,7 +284,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn embryo_send_bytes(&mut self, index: u32, bytes: &[u8]) {
+    pub(super) fn embryo_send_bytes(&mut self, index: u32, bytes: &[u8]) {
         let Ok(mut packet): Result<PacketMut, _> = self.core.magazine.packet_past_budget(bytes.len()) else {
             return self.embryo_abort(index);
         };
@@ -386,13 +300,13 @@ impl<D: Driver> Shard<D> {
         self.embryo_abort(index);
     }
 
-    fn handshake_failed(&mut self, index: u32, error: HandshakeError) {
+    pub(super) fn handshake_failed(&mut self, index: u32, error: HandshakeError) {
         let remote = self.embryos.get(index).map(|embryo| embryo.peer.remote);
         self.core.error_of(ErrorKind::Handshake(error), None, remote);
         self.embryo_down(index, LinkDown::Untrusted);
     }
 
-    fn server_keys(&self) -> Arc<ServerKeys> {
+    pub(super) fn server_keys(&self) -> Arc<ServerKeys> {
         let keys = of(&self.core.fabric.protocol).keys.as_ref();
         Arc::clone(keys.expect("an assembled server has its keys"))
     }
@@ -412,7 +326,7 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    fn node_of(&mut self, app_version: u32) -> Arc<Node> {
+    pub(super) fn node_of(&mut self, app_version: u32) -> Arc<Node> {
         match &self.last {
             Some(node) if node.app_version == app_version => Arc::clone(node),
             _ => {

@@ -67,6 +67,8 @@ impl<D: Driver> Shard<D> {
             Word::Finished(finished) => self.job_finished(finished),
             #[cfg(feature = "wan")]
             Word::LogIn { embryo, verdict } => self.log_in_checked(embryo, verdict),
+            #[cfg(feature = "wan")]
+            Word::Shaken { embryo, shaken } => self.shaken_elsewhere(embryo, shaken),
             Word::Connect(spec) => self.link_add(spec),
             Word::DropLink { link } => self.link_drop(link),
             Word::PoolShort => self.relieve_pool(),

@@ -31,6 +31,8 @@ mod queueing;
 mod receive;
 #[cfg(feature = "wan")]
 mod records;
+#[cfg(feature = "wan")]
+mod shaking;
 mod throttle;
 mod waiting;
 mod watch;
@@ -46,6 +48,8 @@ use madang_wire::FrameLimit;
 use self::connections::{Connections, Owner};
 pub(crate) use self::core::{Core, ErrorGate, Found, Timer};
 use self::embryos::Embryos;
+#[cfg(feature = "wan")]
+pub(crate) use self::shaking::{HANDSHAKES_OUT_MAX, Shaken};
 pub(crate) use self::throttle::Flood;
 use crate::error::ErrorKind;
 use crate::fabric::Fabric;
@@ -83,6 +87,9 @@ pub(crate) struct Shard<D: Driver> {
     /// Peers that wait for their handshakes to be worked out; each is here once at most, so there are no more than embryos.
     #[cfg(feature = "wan")]
     handshakes: VecDeque<EmbryoKey>,
+    /// Handshakes that other threads work out now.
+    #[cfg(feature = "wan")]
+    handshakes_out: usize,
     #[cfg(feature = "wan")]
     versions: handshake::Versions,
     /// Shard 0 of a server has the gate.
@@ -141,6 +148,8 @@ impl<D: Driver> Shard<D> {
             embryos: Embryos::default(),
             #[cfg(feature = "wan")]
             handshakes: VecDeque::new(),
+            #[cfg(feature = "wan")]
+            handshakes_out: 0,
             #[cfg(feature = "wan")]
             versions: handshake::Versions::default(),
             gate,
@@ -431,7 +440,7 @@ impl<D: Driver> Shard<D> {
     /// Whether another turn is due without anything new.
     pub(crate) fn has_work(&self) -> bool {
         #[cfg(feature = "wan")]
-        if !self.handshakes.is_empty() {
+        if !self.handshakes.is_empty() && self.handshakes_a_turn() > 0 {
             return true;
         }
         (!self.unsent.is_empty() && self.core.now >= self.unsent_until)

@@ -43,7 +43,8 @@ impl Doorway {
             is_server: true,
             settings,
         };
-        let fabric = plan.assemble(Arc::new(SimJobs::new(1)), SerialSource::Process).expect("right settings");
+        let fabric =
+            plan.assemble(Arc::new(SimJobs::new(1)), None, SerialSource::Process).expect("right settings");
         let mut driver = world.driver(driver_settings(&plan.settings));
         let (gate, local) = open_gate(&mut driver, &fabric).expect("the world has room for a listener");
         let rules = Rules { book: Arc::clone(&fabric.rules) };

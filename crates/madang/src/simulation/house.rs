@@ -37,6 +37,8 @@ pub(super) struct House {
 pub(super) struct Life {
     pub(super) fabric: Arc<Fabric>,
     jobs: Arc<SimJobs>,
+    /// Those of handshake threads; nothing ever waits here if there are none.
+    handshakes: Arc<SimJobs>,
     /// Jobs that are done and whose answer is still on its way.
     answers: Vec<(Time, usize, Word)>,
     seats: Vec<Option<Desk>>,
@@ -74,9 +76,15 @@ impl House {
     /// Starts it. False when there is no descriptor for its listener: later, perhaps.
     pub(super) fn start(&mut self) -> bool {
         let jobs = Arc::new(SimJobs::new(self.plan.settings.offload_jobs_max));
+        let handshakes_max = self.plan.handshakes_max();
+        let handshakes = Arc::new(SimJobs::new(handshakes_max.unwrap_or(0)));
         let fabric = self
             .plan
-            .assemble(Arc::clone(&jobs) as Arc<_>, self.serials.clone())
+            .assemble(
+                Arc::clone(&jobs) as Arc<_>,
+                handshakes_max.map(|_| Arc::clone(&handshakes) as Arc<_>),
+                self.serials.clone(),
+            )
             .expect("a scenario's settings are right");
         let mut seats = Vec::new();
         for shard in 0..self.plan.settings.workers {
@@ -108,6 +116,7 @@ impl House {
         let mut life = Life {
             fabric,
             jobs,
+            handshakes,
             answers: Vec::new(),
             seats,
             cells: Vec::new(),
@@ -193,7 +202,7 @@ impl House {
         let now = self.world.now();
         let busy = life.seats.iter().flatten().map(|desk| desk.busy_until).filter(|at| *at > now).min();
         let answers = life.answers.iter().map(|(at, ..)| *at).min();
-        let jobs = (life.jobs.len() > 0).then(|| now + Duration::from_millis(1));
+        let jobs = (life.jobs.len() + life.handshakes.len() > 0).then(|| now + Duration::from_millis(1));
         [busy, answers, jobs].into_iter().flatten().min()
     }
 
@@ -269,6 +278,7 @@ impl House {
             }
         }
         life.jobs.clear();
+        life.handshakes.clear();
         drop(life.answers);
         let mut ledger = self.ledger.lock().expect("nothing panics under this lock");
         ledger.look_at_waits(self.number);
@@ -325,11 +335,12 @@ impl House {
         }
     }
 
-    /// An offload thread takes a job, or hands an answer over.
+    /// A thread beside the shards takes a job, or hands an answer over.
     pub(super) fn work(&mut self, dice: &mut Random, calm: bool) {
         let now = self.world.now();
         let Some(life) = &mut self.life else { return };
-        if let Some((shard, word)) = life.jobs.perform(|count| dice.index(count)) {
+        for crew in [&life.jobs, &life.handshakes] {
+            let Some((shard, word)) = crew.perform(|count| dice.index(count)) else { continue };
             let late = if calm { 0 } else { dice.below(20_000_000) >> dice.below(12) };
             life.answers.push((now + Duration::from_nanos(late), shard, word));
         }
@@ -354,7 +365,7 @@ impl House {
     pub(super) fn is_quiet(&self) -> bool {
         self.life.as_ref().is_none_or(|life| {
             life.answers.is_empty()
-                && life.jobs.len() == 0
+                && life.jobs.len() + life.handshakes.len() == 0
                 && life.seats.iter().flatten().all(|desk| desk.shard.is_quiet())
         })
     }

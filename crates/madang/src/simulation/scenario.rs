@@ -76,6 +76,7 @@ impl Scenario {
             // A burst of callers, a long pause, and one of them finds room to greet: such a door lets in no more than leave.
             settings.embryos_max = settings.embryos_max.max(seats as usize / 4);
         }
+        settings.handshake_threads = usize::from(Random::new(seed ^ 0x7368_616b_6573).below(3) == 0);
         if settings.tick_ms > 0 {
             // As with the receive buffers below.
             faults = faults.with(FaultKind::TinyWindow, 0);

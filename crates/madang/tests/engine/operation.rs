@@ -29,7 +29,7 @@ each_driver! {
 #[test]
 fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
     type Wrong = fn(&mut Settings);
-    let cases: [(&str, Wrong); 28] = [
+    let cases: [(&str, Wrong); 29] = [
         ("workers", |settings| settings.workers = 0),
         ("workers", |settings| settings.workers = 257),
         ("nice", |settings| settings.nice = -21),
@@ -40,6 +40,7 @@ fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
         ("recv_buffers", |settings| settings.recv_buffers = 0),
         ("turn_completions_max", |settings| settings.turn_completions_max = 0),
         ("turn_handshakes_max", |settings| settings.turn_handshakes_max = 0),
+        ("handshake_threads", |settings| settings.handshake_threads = 257),
         ("suites", |settings| settings.suites.clear()),
         ("backlog", |settings| settings.backlog = 0),
         ("frame_limit_bytes", |settings| settings.frame_limit_bytes = 0),

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use madang::keys::{self, PublicKey, ServerKeys};
-use madang::wire::Kind;
 use madang::wire::lan::{Goodbye, GoodbyeReason, RefusalReason};
-use madang::wire::wan::GateError;
+use madang::wire::wan::{ANSWER_MAX, Answer, GateError, Hello};
+use madang::wire::{Find, Kind};
 use madang::{
     Account, Admission, CipherSuite, Client, ClientBuilder, Credentials, DriverChoice, ErrorKind,
     LeaveReason, LinkDown, LogIn, Refusal, Server, ServerBuilder, Verdict, WaitState, WanClient,
 };
 
 use crate::support::{
-    Recorder, Relay, Sealed, Seen, Watch, eventually, finish, log_in, pattern, wan, wan_with,
+    Raw, Recorder, Relay, Sealed, Seen, Watch, eventually, finish, log_in, pattern, preamble, wan, wan_with,
 };
 
 each_driver! {
@@ -28,6 +28,8 @@ each_driver! {
     a_check_that_panics_refuses,
     a_token_is_bound_to_its_connection,
     an_old_client_is_told_to_update,
+    handshakes_are_worked_out_beside_the_shards,
+    a_stop_leaves_nothing_of_handshakes_that_threads_have,
     h01_who_is_refused_reads_why_in_words_that_it_can_trust,
     f11_a_cipher_that_is_not_admitted_is_refused_in_words,
     f16_a_client_that_pins_the_old_key_gets_in_while_it_is_live,
@@ -296,6 +298,63 @@ fn an_old_client_is_told_to_update(driver: DriverChoice) {
             None => drop(joined(client).0.drain().unwrap()),
         }
     }
+    finish(server, &watch);
+}
+
+/// As with handshakes on the shards: who suits gets in, who does not reads why, who has more to say before he was answered
+/// gets no byte, and the others' sessions talk on.
+fn handshakes_are_worked_out_beside_the_shards(driver: DriverChoice) {
+    let (server, key) = wan(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.workers(2).set(|settings| {
+        settings.handshake_threads = 2;
+        settings.app_version_min = 1;
+        settings.embryos_max = 4_096;
+    });
+    let server = server.start(recorder).unwrap();
+    let mut first = Sealed::join(server.local_addr(), &key);
+    let knocks: Vec<_> = (0..100)
+        .map(|number| {
+            let mut raw = Raw::connect(server.local_addr());
+            let hello = Hello { app_version: u32::from(number % 2 == 0), ..Hello::default() };
+            let (mut bytes, expect) = preamble(&key, &hello);
+            if number % 4 == 0 {
+                bytes.push(7);
+            }
+            raw.write(&bytes);
+            (number, raw, expect)
+        })
+        .collect();
+    let message = first.message(b"still here");
+    first.raw.write(&message);
+    assert_eq!(first.expect_message(), b"still here");
+    for (number, mut raw, expect) in knocks {
+        if number % 4 == 0 {
+            assert!(raw.is_empty_end(), "{number} said more than a preamble");
+            continue;
+        }
+        let mut answer = raw.read(2);
+        let Ok(Find::Need { total }) = expect.find(&answer) else { panic!("an answer has a length") };
+        answer.extend(raw.read(total - 2));
+        match (expect.read(&answer, &mut [0; ANSWER_MAX]).expect("the server has the key"), number % 2) {
+            (Answer::Accepted(..), 0) => {}
+            (Answer::Refused(refusal), 1) => assert_eq!(refusal.reason, RefusalReason::AppVersion),
+            _ => panic!("{number} had the other's answer"),
+        }
+    }
+    assert!(server.figures().handshakes >= 76, "{:?}", server.figures());
+    drop(first);
+    finish(server, &watch);
+}
+
+fn a_stop_leaves_nothing_of_handshakes_that_threads_have(driver: DriverChoice) {
+    let (server, key) = wan(driver);
+    let (recorder, watch) = Recorder::echo();
+    let server = server.set(|settings| settings.handshake_threads = 1).start(recorder).unwrap();
+    let (bytes, _) = preamble(&key, &Hello::default());
+    let mut peers: Vec<Raw> = (0..100).map(|_| Raw::connect(server.local_addr())).collect();
+    peers.iter_mut().for_each(|peer| peer.write(&bytes));
+    eventually("handshakes are under way", || server.figures().handshakes > 0);
     finish(server, &watch);
 }
 

@@ -65,6 +65,14 @@ impl Wan {
         (Self { state: State::Shaking(Some(Box::new(expect))), log_in, size, long: Vec::new() }, preamble)
     }
 
+    /// Records so far, ours and the server's; the engine's own words, such as a log-in, lie in some.
+    pub(super) fn records(&self) -> (u64, u64) {
+        match &self.state {
+            State::Shaking(_) => (0, 0),
+            State::Secured(secured) => (secured.sealing.records(), secured.opening.records()),
+        }
+    }
+
     /// Puts whole frames into records; a preamble is none and goes as it is.
     pub(super) fn pack(&mut self, mut frames: &[u8], out: &mut Vec<u8>) {
         let State::Secured(secured) = &mut self.state else { return out.extend_from_slice(frames) };

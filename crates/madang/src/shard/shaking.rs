@@ -1,0 +1,205 @@
+//! The server's Diffie-Hellmans: where they are worked out, and what comes of them.
+//!
+//! ```text
+//!   preamble ─► gate (one hash) ─► line ─┬─ its turn comes, on the shard ───────┬─► answer ─► the log-in is awaited
+//!                                        └─ handshake thread ─ control lane ────┘
+//! ```
+//!
+//! Those of one handshake take as long as some hundred messages. With `handshake_threads` they are worked out beside the
+//! shards, and a message never waits for one. Without, a turn works out a few of them at most (`turn_handshakes_max`), when
+//! everything else is done. Either way a storm of log-ins makes log-ins wait, first come first served, and the line is no
+//! longer than there are embryos.
+
+use std::sync::Arc;
+
+use madang_driver::Driver;
+use madang_packet::PacketMut;
+use madang_wire::lan::RefusalReason;
+use madang_wire::wan::{ANSWER_MAX, Accept, Gate, HandshakeError, Hello, Preamble, Secured, ServerKeys};
+use madang_wire::{FrameError, FrameLimit};
+
+use super::Shard;
+use super::embryos::{Embryo, Stage};
+use crate::Refusal;
+use crate::error::ErrorKind;
+use crate::figures::Count;
+use crate::letters::{EmbryoKey, Word};
+use crate::offload::Job;
+use crate::planted::{Planted, planted};
+use crate::speech::Speech;
+
+/// Handshakes of a shard that threads have at the same time. Some milliseconds' work, so that none of them runs dry; whoever
+/// comes later waits on the shard, where he can be evicted for nothing.
+pub(crate) const HANDSHAKES_OUT_MAX: usize = 32;
+
+/// Who knocked with the right tag, and all that his handshake takes: nothing of a shard is in it.
+struct Knock {
+    keys: Arc<ServerKeys>,
+    preamble: PacketMut,
+    /// What he said of himself, and whether that suits us; without a reason he does not speak our protocol.
+    suits: Result<Hello, Option<Refusal>>,
+    accept: Accept,
+    entropy: [u8; 32],
+}
+
+/// What came of a handshake, and the bytes that say so.
+pub(crate) enum Shaken {
+    Accepted { hello: Hello, secured: Secured, answer: Vec<u8> },
+    Refused { refusal: Refusal, answer: Vec<u8> },
+    Malformed(FrameError),
+    Failed(HandshakeError),
+}
+
+impl<D: Driver> Shard<D> {
+    /// Works out handshakes that wait, or gives them to threads that do, first come first served.
+    pub(super) fn work_out_handshakes(&mut self) {
+        let mut left = self.handshakes_a_turn();
+        while left > 0 {
+            let Some(key) = self.handshakes.pop_front() else { return };
+            let Some(embryo) = self.embryos.by_key(key).filter(|embryo| embryo.stage == Stage::ExpectTurn)
+            else {
+                continue;
+            };
+            left -= 1;
+            let Some(preamble) = embryo.inbox.take() else { continue };
+            match self.knock(key, preamble) {
+                Some(knock) => self.work_out(key, knock),
+                // Who has more to say before it was answered does not speak our protocol.
+                None => self.embryo_malformed(key.index, FrameError::NotOneFrame),
+            }
+            self.settle();
+        }
+    }
+
+    /// How many may be begun now.
+    pub(super) fn handshakes_a_turn(&self) -> usize {
+        match self.core.fabric.handshakes {
+            Some(_) => HANDSHAKES_OUT_MAX.saturating_sub(self.handshakes_out),
+            None => self.core.fabric.settings.turn_handshakes_max,
+        }
+    }
+
+    fn work_out(&mut self, key: EmbryoKey, knock: Knock) {
+        self.core.counters.add(Count::Handshakes, 1);
+        let fabric = Arc::clone(&self.core.fabric);
+        let Some(threads) = &fabric.handshakes else { return self.shaken(key, knock.work_out()) };
+        self.handshakes_out += 1;
+        let job = Job::new(
+            self.core.shard,
+            move |_| Box::new(knock.work_out()),
+            move |shaken| Word::Shaken { embryo: key, shaken },
+        );
+        let submitted = threads.submit(job);
+        assert!(submitted.is_ok(), "the queue has room for what all shards may have out");
+    }
+
+    /// A preamble that passed the gate, with what its handshake takes. `None` if there is more than the preamble.
+    fn knock(&mut self, key: EmbryoKey, preamble: PacketMut) -> Option<Knock> {
+        let keys = self.server_keys();
+        let said = {
+            let passed = passed(&keys, &preamble)?;
+            passed.hello().map_err(|error| error.refusal().map(Refusal::from))
+        };
+        let suits = match said {
+            Ok(hello) => self.check_hello(&hello, key.index).map(|()| hello).map_err(Some),
+            Err(reason) => Err(reason),
+        };
+        let mut entropy = [0; 32];
+        self.driver.random(&mut entropy);
+        if planted(Planted::EntropyRestarts) {
+            entropy = [self.core.counters.get(Count::Handshakes) as u8; 32];
+        }
+        let settings = &self.core.fabric.settings;
+        let accept = Accept {
+            app_version: settings.app_version,
+            frame_limit: self.frame_limit,
+            schema_hash: settings.schema_hash,
+        };
+        Some(Knock { keys, preamble, suits, accept, entropy })
+    }
+
+    /// Whether a client's hello suits us, and content wants it.
+    fn check_hello(&mut self, hello: &Hello, index: u32) -> Result<(), Refusal> {
+        let Some(Embryo { origin, refusal, .. }) = self.embryos.get(index) else { return Ok(()) };
+        if !self.core.fabric.settings.suites.iter().any(|suite| suite.wire() == hello.suite) {
+            return Err(RefusalReason::Suite.into());
+        }
+        self.core.check_versions(hello.app_version, hello.schema_hash, *origin)?;
+        refusal.take().map_or(Ok(()), |refusal| Err(*refusal))
+    }
+
+    /// A thread has worked a handshake out, or fell over it. Its embryo may be gone, and an other one in its place.
+    pub(super) fn shaken_elsewhere(&mut self, key: EmbryoKey, shaken: Result<Box<Shaken>, String>) {
+        self.handshakes_out -= 1;
+        let waits = |embryo: &&mut Embryo| embryo.stage == Stage::ExpectTurn;
+        let Some(embryo) = self.embryos.by_key(key).filter(waits) else { return };
+        match shaken {
+            // He said more before he was answered.
+            Ok(_) if embryo.inbox.is_some() => self.embryo_malformed(key.index, FrameError::NotOneFrame),
+            Ok(shaken) => self.shaken(key, *shaken),
+            Err(words) => {
+                let remote = embryo.peer.remote;
+                self.core.error_of(ErrorKind::Panic(words), None, Some(remote));
+                self.embryo_abort(key.index);
+            }
+        }
+    }
+
+    fn shaken(&mut self, key: EmbryoKey, shaken: Shaken) {
+        let Some(embryo) = self.embryos.by_key(key) else { return };
+        let answer = match shaken {
+            Shaken::Accepted { hello, secured, answer } => {
+                embryo.stage = Stage::ExpectLogIn;
+                embryo.speech = Speech::Secured(Box::new(secured));
+                embryo.send_limit = hello.frame_limit.get().min(self.frame_limit.get());
+                embryo.peer.node = Some(self.versions.node_of(hello.app_version));
+                answer
+            }
+            Shaken::Refused { refusal, answer } => {
+                embryo.stage = Stage::Refusing;
+                let remote = embryo.peer.remote;
+                self.core.error_of(ErrorKind::Refused(refusal), None, Some(remote));
+                answer
+            }
+            Shaken::Malformed(error) => return self.embryo_malformed(key.index, error),
+            Shaken::Failed(error) => return self.handshake_failed(key.index, error),
+        };
+        self.embryo_send_bytes(key.index, &answer);
+    }
+}
+
+impl Knock {
+    /// The Diffie-Hellmans. Who does not suit us has to prove that he means us, too, before he is told in words that he can
+    /// trust.
+    fn work_out(self) -> Shaken {
+        let Some(preamble) = passed(&self.keys, &self.preamble) else {
+            return Shaken::Malformed(FrameError::NotOneFrame);
+        };
+        let limit: FrameLimit = self.accept.frame_limit;
+        let verdict = match preamble.read(limit, self.entropy) {
+            Ok(verdict) => verdict,
+            Err(error) => return Shaken::Failed(error),
+        };
+        let mut room = [0; ANSWER_MAX];
+        let shaken = match self.suits {
+            Ok(hello) => verdict.accept(&self.accept, &mut room).map(|(len, secured)| Shaken::Accepted {
+                hello,
+                secured,
+                answer: room[..len].to_vec(),
+            }),
+            Err(Some(refusal)) => verdict
+                .refuse(&refusal.wire(), &mut room)
+                .map(|len| Shaken::Refused { refusal, answer: room[..len].to_vec() }),
+            Err(None) => Ok(Shaken::Malformed(FrameError::Magic)),
+        };
+        shaken.unwrap_or_else(Shaken::Failed)
+    }
+}
+
+/// The preamble, if `bytes` are one that the gate let through, and nothing else.
+fn passed<'a>(keys: &'a ServerKeys, bytes: &'a [u8]) -> Option<Preamble<'a>> {
+    match keys.gate(bytes) {
+        Ok(Gate::Passed(preamble)) if preamble.used() == bytes.len() => Some(preamble),
+        _ => None,
+    }
+}
