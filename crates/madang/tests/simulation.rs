@@ -61,6 +61,10 @@ fn seeds_that_once_failed_run_clean() {
             "I23: a few idle blocks in each shard's magazine held a small pool's whole budget: nobody came in",
         ),
         (
+            9_203_160,
+            "O4: a waiter with a place lost its link before it joined; others stood one further back again",
+        ),
+        (
             9_019_271,
             "I9: receives stood in line behind connections that were long gone, and nobody was let in",
         ),

@@ -70,7 +70,10 @@ impl Ledger {
                 wait.broke |= wait.peer != remote;
                 (wait.peer, wait.told) = (remote, now);
                 let before = std::mem::replace(&mut wait.position, standing.position);
-                if standing.position > before && !has_priorities {
+                // Who had a place and lost the link before it joined is back in its turn, ahead of those who came later.
+                let first = (name.0, name.1, WaiterId(0));
+                let ahead = self.waits.known.range(first..name).filter(|(_, other)| !other.is_over).count();
+                if standing.position > before && standing.position as usize > ahead + 1 && !has_priorities {
                     let what = format!("{} falls from {before} to {}", waiter.id, standing.position);
                     self.fail("O4", what);
                 }
