@@ -149,10 +149,12 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether more stay than may, somebody from this address among them.
+    /// Whether more stay than may, somebody from this address among them. Those who have not proven themselves do not count:
+    /// strangers who linger must not keep out who is back.
     pub(super) fn has_too_many(&self, address: IpAddr) -> bool {
         let connections = self.max.connections;
-        let too_many = |(here, factor): (Here, u32)| here.staying() > connections.saturating_mul(factor);
+        let too_many =
+            |(here, factor): (Here, u32)| here.staying() - here.embryos > connections.saturating_mul(factor);
         connections > 0 && !self.spares(address) && self.around(address).into_iter().any(too_many)
     }
 
@@ -359,6 +361,16 @@ mod tests {
             }
             assert_eq!((limits.has_too_many(address), come(&mut limits)), (greets, false));
             if greets {
+                limits.went(address, false);
+                limits.came(address, true);
+                assert!(limits.has_too_many(address), "one of the two has greeted and stays");
+                limits.went(address, true);
+                limits.went(address, false);
+                limits.came(address, true);
+                assert!(!limits.has_too_many(address), "who has not greeted keeps nobody out");
+                limits.went(address, true);
+                limits.came(address, false);
+                limits.came(address, false);
                 limits.went(address, false);
                 limits.went(address, false);
             }
