@@ -207,39 +207,28 @@ impl Uring {
         }
     }
 
-    /// Takes completions off the queue and tells at most `max`. `is_whole`: in the queue is all that the kernel completed since it
-    /// was last empty. If one take gets all of that, whoever comes last in it came last of all.
-    fn reap(&mut self, out: &mut Vec<Completion>, max: usize, mut is_whole: bool) {
+    /// Takes completions off the queue and tells at most `max`.
+    fn reap(&mut self, out: &mut Vec<Completion>, max: usize) {
         let mut room = max;
         while room > 0 {
             let mut taken = std::mem::take(&mut self.taken);
-            let most = room.min(TAKEN_MAX);
-            self.ring.take(&mut taken, most);
+            self.ring.take(&mut taken, room.min(TAKEN_MAX));
             let drained = taken.is_empty();
-            is_whole &= taken.len() < most;
-            let mut rest = taken.drain(..);
-            while let Some(completion) = rest.next() {
-                let behind = is_whole.then_some(rest.as_slice());
-                if let Some(completion) = self.on_completion(&completion, behind) {
+            for completion in taken.drain(..) {
+                if let Some(completion) = self.on_completion(&completion) {
                     out.push(completion);
                     room -= 1;
                 }
             }
-            drop(rest);
             self.taken = taken;
             if drained {
                 return;
             }
-            is_whole = false;
         }
     }
 
-    /// One completion of the kernel's: at most one of ours. `behind`: all that came after it, where that is known.
-    fn on_completion(
-        &mut self,
-        completion: &cqueue::Entry,
-        behind: Option<&[cqueue::Entry]>,
-    ) -> Option<Completion> {
+    /// One completion of the kernel's: at most one of ours.
+    fn on_completion(&mut self, completion: &cqueue::Entry) -> Option<Completion> {
         let (result, flags) = (completion.result(), completion.flags());
         let token = Token::from_u64(completion.user_data())?;
         let conn = token.conn;
@@ -247,9 +236,7 @@ impl Uring {
             OpKind::Recv => return self.on_received(conn, result, flags),
             OpKind::Send => return self.on_sent(conn, result),
             OpKind::Accept if conn.generation() == accept::ACCEPT => {
-                let name = completion.user_data();
-                let is_last = behind.is_some_and(|behind| behind.iter().all(|it| it.user_data() != name));
-                return self.on_accepted(conn.index(), result, flags, is_last);
+                return self.on_accepted(conn.index(), result, flags);
             }
             OpKind::Accept => self.on_accept_cancelled(conn.index()),
             OpKind::Connect => return self.on_connected(conn, result),
@@ -379,14 +366,13 @@ impl Driver for Uring {
             self.arm_doorbell();
         }
         self.retry_doors(self.now);
-        let (was_empty, overflows) = (self.ring.completed() == 0, self.ring.overflows());
         self.enter(max, wait);
         self.now = host::now();
         if self.ring.queued() == 0 {
             self.gathers.clear();
         }
         let told = self.tell_ready(out, max);
-        self.reap(out, max - told, was_empty && self.ring.overflows() == overflows);
+        self.reap(out, max - told);
     }
 
     fn figures(&self) -> DriverFigures {
@@ -420,7 +406,6 @@ impl Drop for Uring {
             std::mem::forget(std::mem::replace(&mut self.table, Table::new(0)));
             std::mem::forget(std::mem::take(&mut self.remotes));
             std::mem::forget(std::mem::take(&mut self.gathers));
-            accept::leak_rooms(&mut self.doors);
         }
     }
 }

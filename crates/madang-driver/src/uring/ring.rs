@@ -50,7 +50,8 @@ pub(super) struct Ring {
     /// Leaked at the making and given back by `drop`, so that `submitter` may borrow it.
     ring: &'static IoUring,
     registered: bool,
-    /// Submissions of the driver itself that found the queue full; they go first at the next poll.
+    /// Submissions of the driver itself that found the queue full; they go first at the next poll. None of them refers to
+    /// memory.
     deferred: VecDeque<squeue::Entry>,
     /// An absolute deadline can be given to the kernel (6.12), which spares a clock reading per wait.
     absolute: bool,
@@ -136,10 +137,10 @@ impl Ring {
     /// Queues a submission of the driver's own, at the next poll if there is no room now.
     ///
     /// # Safety
-    /// As for [`push`](Ring::push); and the memory is not reclaimed while the entry waits here, either.
+    /// The entry points to no memory, or to memory that lives for ever.
     pub(super) unsafe fn push_or_defer(&mut self, entry: squeue::Entry) {
         // Behind those that wait already: a cancel must not overtake what it calls off.
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: there is no memory to keep valid, the caller promised.
         if !self.deferred.is_empty() || unsafe { self.push(&entry) }.is_err() {
             self.deferred.push_back(entry);
         }
@@ -148,7 +149,7 @@ impl Ring {
     /// Queues what was deferred, as far as there is room.
     pub(super) fn push_deferred(&mut self) {
         while let Some(entry) = self.deferred.pop_front() {
-            // SAFETY: what deferred entries point to is still there (`push_or_defer`'s promise).
+            // SAFETY: deferred entries point to no memory (`push_or_defer`'s promise).
             if unsafe { self.push(&entry) }.is_err() {
                 return self.deferred.push_front(entry);
             }

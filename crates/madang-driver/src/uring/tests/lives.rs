@@ -178,7 +178,6 @@ fn who_was_retired_last_is_closed_by_the_drivers_end() {
     }
 }
 
-/// The kernel tells the address of the last one that it accepted; whose that is must never be guessed.
 #[test]
 fn each_peer_is_told_with_his_own_address_alone_in_a_crowd_and_when_a_poll_tells_one_at_a_time() {
     for features in every_kernel() {
