@@ -14,7 +14,6 @@ use io_uring::types::{CancelBuilder, Fd, Fixed};
 use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::Uring;
-use super::recv::CANCELS_MAX;
 use super::table::{Life, Place};
 use crate::{Conn, Driver, Leaked, OpKind, Time, Token, Wait, host};
 
@@ -42,21 +41,38 @@ impl Uring {
     }
 
     /// Ends the operations of an aborted connection. A shutdown would do it too, but its FIN could end in the TIME_WAIT that a
-    /// reset spares us. A cancel may miss an operation that is just being worked on; whoever is missed twice is shut down.
+    /// reset spares us.
+    ///
+    /// Each is called off by its name first, which the kernel looks up; all of a socket's it finds by going through whatever
+    /// waits in the ring, thousands of receives for each abort. A cancel may miss an operation that is just being worked on: so
+    /// who was missed is looked for everywhere, and who is missed again is shut down.
     fn call_off(&mut self, conn: Conn) {
         let entry = self.table.named(conn);
-        if !(entry.life == Life::Connecting || entry.sending || entry.recv_armed) {
+        let in_flight = [
+            (entry.life == Life::Connecting, OpKind::Connect),
+            (entry.sending, OpKind::Send),
+            (entry.recv_armed, OpKind::Recv),
+        ];
+        if !in_flight.iter().any(|(is, _)| *is) {
             return;
         }
         entry.cancels = entry.cancels.saturating_add(1);
-        if entry.cancels <= CANCELS_MAX {
-            let socket = match entry.socket {
-                Place::Ring => CancelBuilder::fd(Fixed(conn.index() as u32)),
-                Place::Process(_) | Place::Nowhere => CancelBuilder::fd(entry.target(conn.index()).0),
-            };
-            self.chore(conn, OpKind::Cancel, opcode::AsyncCancel2::new(socket.all()).build());
-        } else if entry.cancels == CANCELS_MAX + 1 {
-            self.shut_down(conn, Shutdown::Both);
+        match entry.cancels {
+            1 => {
+                for (_, kind) in in_flight.into_iter().filter(|(is, _)| *is) {
+                    let name = Token { conn, kind }.to_u64();
+                    self.chore(conn, OpKind::Cancel, opcode::AsyncCancel::new(name).build());
+                }
+            }
+            2 => {
+                let socket = match entry.socket {
+                    Place::Ring => CancelBuilder::fd(Fixed(conn.index() as u32)),
+                    Place::Process(_) | Place::Nowhere => CancelBuilder::fd(entry.target(conn.index()).0),
+                };
+                self.chore(conn, OpKind::Cancel, opcode::AsyncCancel2::new(socket.all()).build());
+            }
+            3 => self.shut_down(conn, Shutdown::Both),
+            _ => {}
         }
     }
 
@@ -108,8 +124,9 @@ impl Uring {
         entry.chores -= 1;
         match (kind, entry.life) {
             (_, Life::Retired) => self.release_if_quiet(conn),
+            (OpKind::Cancel, _) if !missed(result) => {}
             (OpKind::Cancel, _) if entry.aborted => self.call_off(conn),
-            (OpKind::Cancel, _) => self.on_recv_cancelled(conn, result),
+            (OpKind::Cancel, _) => self.on_recv_missed(conn),
             _ => {}
         }
     }
@@ -201,6 +218,11 @@ impl Uring {
         // SAFETY: the entry points to no memory. Its completion, which names nothing, is passed over.
         unsafe { self.ring.push_or_defer(submission) };
     }
+}
+
+/// Whether a cancel found nothing, or something that cannot be called off just now. What it found ends by itself.
+fn missed(result: i32) -> bool {
+    result == -libc::ENOENT || result == -libc::EALREADY
 }
 
 /// Linger of zero seconds: closing is a reset.

@@ -26,7 +26,7 @@ const RECV_BYTES_MAX: u32 = 16 * 1024;
 
 /// A cancel that found nothing is tried once more: some kernels looked in the wrong place for an operation that was being
 /// worked on (U05).
-pub(super) const CANCELS_MAX: u8 = 2;
+const CANCELS_MAX: u8 = 2;
 
 impl Uring {
     pub(super) fn start_recv(&mut self, conn: Conn) -> Result<(), Full> {
@@ -117,11 +117,10 @@ impl Uring {
         }
     }
 
-    /// A pause's cancel completed, for what that is worth.
-    pub(super) fn on_recv_cancelled(&mut self, conn: Conn, result: i32) {
+    /// A pause's cancel found nothing, for what that is worth.
+    pub(super) fn on_recv_missed(&mut self, conn: Conn) {
         let entry = self.table.named(conn);
-        let missed = result == -libc::ENOENT || result == -libc::EALREADY;
-        if missed && entry.recv == Recv::Paused && entry.recv_armed && entry.cancels < CANCELS_MAX {
+        if entry.recv == Recv::Paused && entry.recv_armed && entry.cancels < CANCELS_MAX {
             self.cancel_recv(conn);
         }
     }
