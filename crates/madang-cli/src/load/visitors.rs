@@ -40,6 +40,9 @@ const PREPARED_MAX: u64 = 24_000;
 /// Between two bytes of a stranger who dribbles: no pause in it is long, and no deadline is met.
 const DRIBBLE: Duration = Duration::from_millis(250);
 
+/// They do not all do it in the same moment: each has its part of the pause. Odd, so that it parts those in even places too.
+const DRIBBLE_PARTS: usize = 25;
+
 /// Completions of one poll.
 const BATCH: usize = 512;
 
@@ -105,6 +108,8 @@ pub(crate) struct Visitors<'a, D> {
     /// Those that want something of the driver.
     marked: Vec<usize>,
     next_dribble: Time,
+    /// Whose turn to dribble it is then.
+    dribbling: usize,
     /// How many have come, for where they come from and what they say.
     came: usize,
     origin: Time,
@@ -129,6 +134,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
             prepared: Vec::new(),
             marked: Vec::new(),
             next_dribble: now,
+            dribbling: 0,
             came: 0,
             origin: now,
             now,
@@ -158,7 +164,10 @@ impl<'a, D: Driver> Visitors<'a, D> {
             let next = self.paces.iter().flatten().map(Schedule::next_due_ns).min();
             let due =
                 self.coming_since.zip(next).map(|(since, ns)| self.origin + Duration::from_nanos(since + ns));
-            let look = self.now + LOOK_EACH;
+            let mut look = self.now + LOOK_EACH;
+            if self.plan.visits.dribble {
+                look = look.min(self.next_dribble);
+            }
             self.turn(due.map_or(look, |due| due.min(look)).min(end));
         }
         self.see_out();
@@ -206,14 +215,16 @@ impl<'a, D: Driver> Visitors<'a, D> {
         self.groups.iter().map(Group::here).sum()
     }
 
-    /// A byte of each who dribbles.
+    /// A byte of each who dribbles and whose moment it is.
     fn dribble(&mut self) {
         if self.now < self.next_dribble {
             return;
         }
-        self.next_dribble = self.now + DRIBBLE;
-        for (at, visitor) in self.visitors.iter_mut().enumerate() {
-            if visitor.as_mut().is_some_and(Visitor::dribble) {
+        self.next_dribble = self.now + DRIBBLE / DRIBBLE_PARTS as u32;
+        let part = self.dribbling;
+        self.dribbling = (part + 1) % DRIBBLE_PARTS;
+        for at in (part..self.visitors.len()).step_by(DRIBBLE_PARTS) {
+            if self.visitors[at].as_mut().is_some_and(Visitor::dribble) {
                 self.marked.push(at);
             }
         }
@@ -224,7 +235,7 @@ impl<'a, D: Driver> Visitors<'a, D> {
         let deadline = self.now + GO;
         while self.now < deadline && self.here() > 0 && !self.together.is_over() {
             self.dribble();
-            self.turn(self.now + LOOK_EACH);
+            self.turn(self.now + DRIBBLE / DRIBBLE_PARTS as u32);
         }
         // Whoever was told to stop is not to blame for those who are still here.
         let blame = (!self.together.is_over()).then_some("still here when all should be gone");
