@@ -132,6 +132,10 @@ pub trait Driver {
     /// `conn` names nothing afterwards; its index may be handed out again with another generation.
     fn retire(&mut self, conn: Conn);
 
+    /// Hands over what is queued, without waiting and without telling anything: for who has something long to do before the
+    /// next [`poll`](Driver::poll). Nothing to do where each submit reaches the system at once.
+    fn submit(&mut self) {}
+
     /// Submits what is queued, sleeps as `wait` says, and appends at most `max` completions to `out`.
     ///
     /// It does not sleep when something is ready already: operations that ended inside a submit, or completions that did

@@ -357,6 +357,10 @@ impl Driver for Uring {
         self.start_retire(conn);
     }
 
+    fn submit(&mut self) {
+        self.ring.submit();
+    }
+
     fn poll(&mut self, out: &mut Vec<Completion>, max: usize, wait: Wait) {
         assert!(self.loans_out() == 0, "receive memory that was lent must be back before the next poll");
         self.buffers.take_back();

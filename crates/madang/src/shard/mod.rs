@@ -87,6 +87,9 @@ pub(crate) struct Shard<D: Driver> {
     /// Peers that wait for their handshakes to be worked out; each is here once at most, so there are no more than embryos.
     #[cfg(feature = "wan")]
     handshakes: VecDeque<EmbryoKey>,
+    /// The one of them whose first step was taken.
+    #[cfg(feature = "wan")]
+    begun: Option<(EmbryoKey, shaking::Begun)>,
     /// Handshakes that other threads work out now.
     #[cfg(feature = "wan")]
     handshakes_out: usize,
@@ -148,6 +151,8 @@ impl<D: Driver> Shard<D> {
             embryos: Embryos::default(),
             #[cfg(feature = "wan")]
             handshakes: VecDeque::new(),
+            #[cfg(feature = "wan")]
+            begun: None,
             #[cfg(feature = "wan")]
             handshakes_out: 0,
             #[cfg(feature = "wan")]
@@ -440,7 +445,7 @@ impl<D: Driver> Shard<D> {
     /// Whether another turn is due without anything new.
     pub(crate) fn has_work(&self) -> bool {
         #[cfg(feature = "wan")]
-        if !self.handshakes.is_empty() && self.handshakes_a_turn() > 0 {
+        if self.has_handshakes() {
             return true;
         }
         (!self.unsent.is_empty() && self.core.now >= self.unsent_until)

@@ -6,17 +6,20 @@
 //! ```
 //!
 //! Those of one handshake take as long as some hundred messages. With `handshake_threads` they are worked out beside the
-//! shards, and a message never waits for one. Without, a turn works out a few of them at most (`turn_handshakes_max`), when
-//! everything else is done. Either way a storm of log-ins makes log-ins wait, first come first served, and the line is no
-//! longer than there are embryos.
+//! shards, and a message never waits for one. Without, a turn takes a step or a few of them (`turn_handshakes_max`), when
+//! everything else is done and handed over: a handshake has two, to read the preamble (55 µs) and to answer (72 µs), so that a
+//! message waits for half of one. Either way a storm of log-ins makes log-ins wait, first come first served, and the line is
+//! no longer than there are embryos.
 
 use std::sync::Arc;
 
 use madang_driver::Driver;
 use madang_packet::PacketMut;
+use madang_wire::FrameError;
 use madang_wire::lan::RefusalReason;
-use madang_wire::wan::{ANSWER_MAX, Accept, Gate, HandshakeError, Hello, Preamble, Secured, ServerKeys};
-use madang_wire::{FrameError, FrameLimit};
+use madang_wire::wan::{
+    ANSWER_MAX, Accept, ExpectVerdict, Gate, HandshakeError, Hello, Preamble, Secured, ServerKeys,
+};
 
 use super::Shard;
 use super::embryos::{Embryo, Stage};
@@ -42,6 +45,13 @@ struct Knock {
     entropy: [u8; 32],
 }
 
+/// Whose preamble was read, and who is owed an answer.
+pub(super) struct Begun {
+    verdict: ExpectVerdict,
+    suits: Result<Hello, Option<Refusal>>,
+    accept: Accept,
+}
+
 /// What came of a handshake, and the bytes that say so.
 pub(crate) enum Shaken {
     Accepted { hello: Hello, secured: Secured, answer: Vec<u8> },
@@ -51,28 +61,47 @@ pub(crate) enum Shaken {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Works out handshakes that wait, or gives them to threads that do, first come first served.
+    /// Takes a step of handshakes that wait, or gives them to threads that work them out, first come first served.
     pub(super) fn work_out_handshakes(&mut self) {
         let mut left = self.handshakes_a_turn();
         while left > 0 {
-            let Some(key) = self.handshakes.pop_front() else { return };
-            let Some(embryo) = self.embryos.by_key(key).filter(|embryo| embryo.stage == Stage::ExpectTurn)
-            else {
-                continue;
-            };
-            left -= 1;
-            let Some(preamble) = embryo.inbox.take() else { continue };
-            match self.knock(key, preamble) {
-                Some(knock) => self.work_out(key, knock),
-                // Who has more to say before it was answered does not speak our protocol.
-                None => self.embryo_malformed(key.index, FrameError::NotOneFrame),
+            if let Some((key, begun)) = self.begun.take() {
+                if !self.awaits_answer(key) {
+                    continue;
+                }
+                self.driver.submit();
+                self.worked_out(key, begun.answer());
+            } else {
+                let Some(key) = self.handshakes.pop_front() else { return };
+                if !self.awaits_answer(key) {
+                    continue;
+                }
+                let Some(preamble) = self.embryos.by_key(key).and_then(|embryo| embryo.inbox.take()) else {
+                    continue;
+                };
+                match self.knock(key, preamble) {
+                    Some(knock) => self.work_out(key, knock),
+                    // Who has more to say before it was answered does not speak our protocol.
+                    None => self.embryo_malformed(key.index, FrameError::NotOneFrame),
+                }
             }
+            left -= 1;
             self.settle();
         }
     }
 
-    /// How many may be begun now.
-    pub(super) fn handshakes_a_turn(&self) -> usize {
+    /// Whether handshakes wait of which a step may be taken now.
+    pub(super) fn has_handshakes(&self) -> bool {
+        self.begun.is_some() || !self.handshakes.is_empty() && self.handshakes_a_turn() > 0
+    }
+
+    /// Its handshake waits, or is under way. Who was here under that name may be gone.
+    fn awaits_answer(&mut self, key: EmbryoKey) -> bool {
+        self.embryos.by_key(key).is_some_and(|embryo| embryo.stage == Stage::ExpectTurn)
+    }
+
+    /// How many steps may be taken now, or handshakes be given away.
+    fn handshakes_a_turn(&self) -> usize {
         match self.core.fabric.handshakes {
             Some(_) => HANDSHAKES_OUT_MAX.saturating_sub(self.handshakes_out),
             None => self.core.fabric.settings.turn_handshakes_max,
@@ -82,7 +111,15 @@ impl<D: Driver> Shard<D> {
     fn work_out(&mut self, key: EmbryoKey, knock: Knock) {
         self.core.counters.add(Count::Handshakes, 1);
         let fabric = Arc::clone(&self.core.fabric);
-        let Some(threads) = &fabric.handshakes else { return self.shaken(key, knock.work_out()) };
+        let Some(threads) = &fabric.handshakes else {
+            // What the others are sent does not wait for it.
+            self.driver.submit();
+            match knock.read() {
+                Ok(begun) => self.begun = Some((key, begun)),
+                Err(shaken) => self.worked_out(key, *shaken),
+            }
+            return;
+        };
         self.handshakes_out += 1;
         let job = Job::new(
             self.core.shard,
@@ -128,21 +165,30 @@ impl<D: Driver> Shard<D> {
         refusal.take().map_or(Ok(()), |refusal| Err(*refusal))
     }
 
-    /// A thread has worked a handshake out, or fell over it. Its embryo may be gone, and an other one in its place.
+    /// A thread has worked a handshake out, or fell over it.
     pub(super) fn shaken_elsewhere(&mut self, key: EmbryoKey, shaken: Result<Box<Shaken>, String>) {
         self.handshakes_out -= 1;
-        let waits = |embryo: &&mut Embryo| embryo.stage == Stage::ExpectTurn;
-        let Some(embryo) = self.embryos.by_key(key).filter(waits) else { return };
         match shaken {
-            // He said more before he was answered.
-            Ok(_) if embryo.inbox.is_some() => self.embryo_malformed(key.index, FrameError::NotOneFrame),
-            Ok(shaken) => self.shaken(key, *shaken),
-            Err(words) => {
-                let remote = embryo.peer.remote;
-                self.core.error_of(ErrorKind::Panic(words), None, Some(remote));
+            Ok(shaken) => self.worked_out(key, *shaken),
+            Err(words) if self.awaits_answer(key) => {
+                let remote = self.embryos.by_key(key).map(|embryo| embryo.peer.remote);
+                self.core.error_of(ErrorKind::Panic(words), None, remote);
                 self.embryo_abort(key.index);
             }
+            Err(_) => {}
         }
+    }
+
+    /// A handshake is worked out. Its embryo may be gone, and another one in its place.
+    fn worked_out(&mut self, key: EmbryoKey, shaken: Shaken) {
+        if !self.awaits_answer(key) {
+            return;
+        }
+        if self.embryos.by_key(key).is_some_and(|embryo| embryo.inbox.is_some()) {
+            // He said more before he was answered.
+            return self.embryo_malformed(key.index, FrameError::NotOneFrame);
+        }
+        self.shaken(key, shaken);
     }
 
     fn shaken(&mut self, key: EmbryoKey, shaken: Shaken) {
@@ -169,25 +215,31 @@ impl<D: Driver> Shard<D> {
 }
 
 impl Knock {
-    /// The Diffie-Hellmans. Who does not suit us has to prove that he means us, too, before he is told in words that he can
-    /// trust.
+    /// Both steps. Who does not suit us has to prove that he means us, too, before he is told in words that he can trust.
     fn work_out(self) -> Shaken {
-        let Some(preamble) = passed(&self.keys, &self.preamble) else {
-            return Shaken::Malformed(FrameError::NotOneFrame);
-        };
-        let limit: FrameLimit = self.accept.frame_limit;
-        let verdict = match preamble.read(limit, self.entropy) {
-            Ok(verdict) => verdict,
-            Err(error) => return Shaken::Failed(error),
-        };
+        self.read().map_or_else(|shaken| *shaken, Begun::answer)
+    }
+
+    /// The first Diffie-Hellman: whether he means us.
+    fn read(self) -> Result<Begun, Box<Shaken>> {
+        let Knock { keys, preamble, suits, accept, entropy } = self;
+        let preamble = passed(&keys, &preamble).ok_or(Shaken::Malformed(FrameError::NotOneFrame))?;
+        let verdict = preamble.read(accept.frame_limit, entropy).map_err(Shaken::Failed)?;
+        Ok(Begun { verdict, suits, accept })
+    }
+}
+
+impl Begun {
+    /// A key of our own and the second Diffie-Hellman.
+    fn answer(self) -> Shaken {
         let mut room = [0; ANSWER_MAX];
         let shaken = match self.suits {
-            Ok(hello) => verdict.accept(&self.accept, &mut room).map(|(len, secured)| Shaken::Accepted {
-                hello,
-                secured,
-                answer: room[..len].to_vec(),
-            }),
-            Err(Some(refusal)) => verdict
+            Ok(hello) => self
+                .verdict
+                .accept(&self.accept, &mut room)
+                .map(|(len, secured)| Shaken::Accepted { hello, secured, answer: room[..len].to_vec() }),
+            Err(Some(refusal)) => self
+                .verdict
                 .refuse(&refusal.wire(), &mut room)
                 .map(|len| Shaken::Refused { refusal, answer: room[..len].to_vec() }),
             Err(None) => Ok(Shaken::Malformed(FrameError::Magic)),
