@@ -138,8 +138,8 @@ pub(super) struct PeerTale {
     pub(super) begun: u32,
     pub(super) whole: u32,
     pub(super) bytes: usize,
-    /// When bytes of it last found room.
-    pub(super) wrote_last: Option<Time>,
+    /// When bytes of it last found room, and for how long none had before.
+    pub(super) wrote_last: Option<(Time, Duration)>,
     /// The longest message that it takes.
     pub(super) limit: usize,
     /// It sends what is no frame.
@@ -570,7 +570,10 @@ impl Ledger {
             Overload => ok(house.may_be_overloaded, "overload is not looked for"),
             Idle => {
                 let wrote = peer.and_then(|peer| peer.wrote_last).zip(house.silence_max);
-                let is_silent = wrote.is_none_or(|(at, most)| self.now.since(at) >= most / 2);
+                // What broke a silence in the last moment may be on its way still.
+                let is_silent = wrote.is_none_or(|((at, silence), most)| {
+                    self.now.since(at) >= most / 2 || silence >= most / 2
+                });
                 ok(is_silent, "its peer spoke a moment ago (P07)")
             }
             SlowConsumer | Dribble => Ok(()),
