@@ -25,7 +25,7 @@ pub(super) struct RingSize {
 }
 
 impl RingSize {
-    /// U06: per connection a receive, a send, a cancel and a close may complete at once; 64 for listeners and the waker. An
+    /// U06: per connection a receive, a send and a cancel of each may complete at once; 64 for listeners and the waker. An
     /// overflow is no loss (the kernel keeps a list), but it ends multishot operations and costs an allocation each.
     pub(super) fn for_connections(submissions_max: u32, connections_max: usize) -> RingSize {
         // Two at least: a chain is submitted as a whole.

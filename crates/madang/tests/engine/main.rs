@@ -39,3 +39,5 @@ mod users;
 mod wan;
 #[cfg(feature = "wan")]
 mod wan_attacks;
+#[cfg(feature = "wan")]
+mod wan_endings;

@@ -68,7 +68,7 @@ fn check_abort(mut rig: Rig, paused: bool, own_file_table: bool) {
 }
 
 /// Each abort made the kernel go through all that waited in the ring, twice: with a few thousand strangers at the door it was a
-/// fifth of the shard's time. What is called off by its name is found at once, and found means that its end will follow.
+/// fifth of the shard's long turns. What is called off by its name is found at once, and found means that its end will follow.
 #[test]
 fn an_abort_calls_off_by_name_and_does_not_ask_again_for_what_it_found() {
     for features in every_kernel() {
