@@ -2,6 +2,7 @@
 
 pub(crate) mod broadcast;
 pub(crate) mod echo;
+pub(crate) mod end;
 pub(crate) mod stopped;
 
 use std::net::SocketAddr;
@@ -11,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use madang::Settings;
+use madang::{Server, Settings};
 use tracing::Level;
 
 use self::broadcast::Broadcast;
 use self::echo::Echo;
+use self::end::End;
 use self::stopped::Books;
 use crate::driver::Driver;
 use crate::framing::Framing;
@@ -68,6 +70,10 @@ pub(crate) struct Options {
     /// Stop by itself after so long
     #[arg(long)]
     seconds: Option<u64>,
+    /// Announce a stop: players of a WAN hear how long is left, newcomers are turned away, and whoever is in is served until
+    /// all have left or so many seconds are over. Another signal stops at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=86_400))]
+    drain_seconds: u32,
 }
 
 /// Serves, stops, prints what was left behind and gives the exit code.
@@ -91,13 +97,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         println!("clients pin {key}");
     }
     let deadline = options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    match options.broadcast {
-        Some(per_second) => Broadcast { per_second, bytes: options.broadcast_size as usize }.run(
-            &server.remote(),
-            &signals,
-            deadline,
-        ),
-        None => drop(signals.wait(deadline)),
+    options.serve_until(End::of(&signals, deadline), &server);
+    if options.drain_seconds > 0 {
+        let left = Duration::from_secs(options.drain_seconds.into());
+        signals.lower();
+        server.announce(left);
+        println!("stopping in {} s, or when all have left", options.drain_seconds);
+        let end = End { empties: Some(&server), ..End::of(&signals, Some(Instant::now() + left)) };
+        options.serve_until(end, &server);
     }
 
     println!("stopping");
@@ -117,6 +124,16 @@ pub(crate) fn defaults() -> Settings {
 }
 
 impl Options {
+    /// Serves until the end, and says what is to be said to everybody meanwhile.
+    fn serve_until(&self, end: End<'_>, server: &Server) {
+        match self.broadcast {
+            Some(per_second) => {
+                Broadcast { per_second, bytes: self.broadcast_size as usize }.run(&server.remote(), end)
+            }
+            None => end.wait(),
+        }
+    }
+
     /// The defaults, under the file, under the options, under `--set`.
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = defaults();

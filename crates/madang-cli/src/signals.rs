@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-
-/// How soon a signal is noticed: at once for somebody at a keyboard.
-const LOOK_EACH: Duration = Duration::from_millis(50);
 
 /// What a shell reports of a program that SIGINT ended.
 const ENDED_BY_SIGINT: i32 = 130;
@@ -41,18 +37,8 @@ impl Signals {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Sleeps until `deadline` (for good if there is none) or a signal; whether it was a signal.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
-        loop {
-            if self.raised() {
-                return true;
-            }
-            let left =
-                deadline.map_or(LOOK_EACH, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return false;
-            }
-            std::thread::sleep(left.min(LOOK_EACH));
-        }
+    /// Takes a signal as heard: what comes next is a first one again.
+    pub(crate) fn lower(&self) {
+        self.raised.store(false, Ordering::Release);
     }
 }

@@ -71,8 +71,26 @@ impl Serving {
     }
 
     /// Asks it to stop: it must have nothing left over.
-    fn stop(mut self) {
+    fn stop(self) {
+        self.signal();
+        self.stops();
+    }
+
+    fn signal(&self) {
         signal(&self.child, rustix::process::Signal::TERM);
+    }
+
+    /// Asks it to stop, and hears that it will.
+    fn announces(&mut self, words: &str) {
+        self.signal();
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("a line that says how long there is left");
+        assert_eq!(line.trim(), words);
+    }
+
+    /// It comes to its end, with nothing left over.
+    #[track_caller]
+    fn stops(mut self) {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).expect("its report");
         let status = self.child.wait().expect("our own child");
@@ -311,6 +329,66 @@ fn messages_to_everybody_come_beside_the_echoes() {
         ["dummy", "--addr", &server.address, "--wan", &server.key, "--clients", "4", "--seconds", "1"];
     check(&[&dummy[..], &["--mode", "steady", "--broadcasts"]].concat(), 0, &["messages to everybody"]);
     server.stop();
+}
+
+/// Players are served on after an announcement, newcomers are not let in, and when the last has left there is no more to
+/// wait for.
+#[test]
+fn o2_serve_announces_its_stop_and_players_finish_first() {
+    let serve = ["--wan", "--driver", "readiness", "--broadcast", "20", "--drain-seconds", "600"];
+    let mut server = Serving::start(&serve).expect("it is always there");
+    let crowd =
+        ["load", "--addr", &server.address, "--wan", &server.key, "--connections", "10", "--rate", "100"];
+    let mut load = madang(&[&crowd[..], &["--seconds", "4", "--json"]].concat())
+        .spawn()
+        .expect("the binary that was just built");
+    std::thread::sleep(Duration::from_millis(2_000));
+    server.announces("stopping in 600 s, or when all have left");
+    let newcomer =
+        ["dummy", "--addr", &server.address, "--wan", &server.key, "--clients", "1", "--mode", "steady"];
+    check(&newcomer, 1, &["Draining"]);
+    assert!(
+        load.try_wait().expect("our own child").is_none(),
+        "it was to come to its end behind the announcement"
+    );
+    let output = load.wait_with_output().expect("our own child");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+    assert_eq!(
+        (&report["runs"][0]["connections"], &report["runs"][0]["failed"]),
+        (&10.into(), &0.into()),
+        "{report}"
+    );
+    let begun = Instant::now();
+    server.stops();
+    assert!(begun.elapsed() < Duration::from_secs(60), "it waited for nobody");
+}
+
+/// Who stays is served until the time is over, or until the operator does not want to wait any longer.
+#[test]
+fn o2_serve_stops_when_its_time_is_over_or_it_is_asked_again() {
+    for (seconds, asked_again) in [("2", false), ("600", true)] {
+        let serve = ["--wan", "--driver", "readiness", "--drain-seconds", seconds];
+        let mut server = Serving::start(&serve).expect("it is always there");
+        let crowd = ["load", "--addr", &server.address, "--wan", &server.key, "--connections", "5"];
+        let load = madang(&[&crowd[..], &["--rate", "100", "--seconds", "600"]].concat())
+            .spawn()
+            .expect("the binary that was just built");
+        std::thread::sleep(Duration::from_millis(1_500));
+        let begun = Instant::now();
+        server.announces(&format!("stopping in {seconds} s, or when all have left"));
+        if asked_again {
+            std::thread::sleep(Duration::from_millis(500));
+            server.signal();
+        }
+        let least = if asked_again { 500 } else { 2_000 };
+        server.stops();
+        let took = begun.elapsed();
+        assert!((least..60_000).contains(&took.as_millis()), "{seconds} s: {took:?}");
+        // The players are told, and that is the end of the run.
+        let output = load.wait_with_output().expect("our own child");
+        assert!(output.status.code() == Some(1) && text(&output).contains("5 × "), "{}", text(&output));
+    }
 }
 
 /// Makes another answer of the echo frame; `false` ends the connection instead.

@@ -13,6 +13,7 @@ use super::line::Line;
 use super::parts::{Of, Side};
 use super::stage::{House, Stage};
 use crate::serve::broadcast::Broadcast;
+use crate::serve::end::End;
 use crate::signals::Signals;
 
 const DEAF: u64 = 500;
@@ -47,7 +48,7 @@ pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     std::thread::scope(|scope| {
         let end = Signals::default();
         let (remote, ends) = (house.remote(), end.clone());
-        scope.spawn(move || BROADCAST.run(&remote, &ends, None));
+        scope.spawn(move || BROADCAST.run(&remote, End::of(&ends, None)));
         let lines = judged(stage, &house, deaf, honest, in_time);
         end.raise();
         lines

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use madang::{Answer, Remote};
 
 use super::echo::BROADCAST;
-use crate::signals::Signals;
+use super::end::End;
 
 /// How often, and how long each message is.
 #[derive(Clone, Copy, Debug)]
@@ -15,15 +15,11 @@ pub(crate) struct Broadcast {
 }
 
 impl Broadcast {
-    /// Sends until `deadline` (for good if there is none) or a signal. A message that finds no room is told, and the next
-    /// one is due all the same.
-    pub(crate) fn run(self, remote: &Remote, signals: &Signals, deadline: Option<Instant>) {
+    /// Sends until the end. A message that finds no room is told, and the next one is due all the same.
+    pub(crate) fn run(self, remote: &Remote, end: End<'_>) {
         let pause = Duration::from_secs(1) / self.per_second;
         let mut due = Instant::now();
-        while !signals.wait(Some(deadline.map_or(due, |deadline| deadline.min(due)))) {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return;
-            }
+        while !end.comes_before(due) {
             due += pause;
             match self.send(remote) {
                 Answer::Queued | Answer::Gone => {}
