@@ -69,6 +69,7 @@ fn seeds_that_once_failed_run_clean() {
             "I9: receives stood in line behind connections that were long gone, and nobody was let in",
         ),
         (9_315_693, "P07: what ended a silence was on its way when the patience ran out"),
+        (671_921_002, "P07: the same with a first word, whose silence had begun with the connect"),
         (8_801_243, "I9: a paced door with room for one let in no more than a small pool cut"),
     ];
     for (seed, story) in stories {

@@ -138,8 +138,10 @@ pub(super) struct PeerTale {
     pub(super) begun: u32,
     pub(super) whole: u32,
     pub(super) bytes: usize,
-    /// When bytes of it last found room, and for how long none had before.
-    pub(super) wrote_last: Option<(Time, Duration)>,
+    /// When it last gave a sign of life, and how long it had given none before: its connect is the first one, then bytes of it
+    /// that found room.
+    pub(super) alive_at: Time,
+    pub(super) silent_for: Duration,
     /// The longest message that it takes.
     pub(super) limit: usize,
     /// It sends what is no frame.
@@ -569,10 +571,9 @@ impl Ledger {
             Evicted => ok(house.pool_may_be_short, "the pool has room"),
             Overload => ok(house.may_be_overloaded, "overload is not looked for"),
             Idle => {
-                let wrote = peer.and_then(|peer| peer.wrote_last).zip(house.silence_max);
                 // What broke a silence in the last moment may be on its way still.
-                let is_silent = wrote.is_none_or(|((at, silence), most)| {
-                    self.now.since(at) >= most / 2 || silence >= most / 2
+                let is_silent = peer.zip(house.silence_max).is_none_or(|(peer, most)| {
+                    self.now.since(peer.alive_at) >= most / 2 || peer.silent_for >= most / 2
                 });
                 ok(is_silent, "its peer spoke a moment ago (P07)")
             }

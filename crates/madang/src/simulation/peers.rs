@@ -216,8 +216,13 @@ impl Seat {
         let Ok(peer) = table.world.peer(from, table.to) else { return };
         table.keys += 1;
         let key = table.keys;
-        let tale =
-            PeerTale { key, limit: manners.limit, reads: manners.reads == Reads::All, ..PeerTale::default() };
+        let tale = PeerTale {
+            key,
+            limit: manners.limit,
+            reads: manners.reads == Reads::All,
+            alive_at: table.world.now(),
+            ..PeerTale::default()
+        };
         let mut ledger = table.ledger.lock().expect("nothing panics under this lock");
         ledger.note(|| format!("peer {key} connects from {}: {manners:?}", peer.local()));
         ledger.did("peer connects");

@@ -1,7 +1,5 @@
 //! What a peer says, how it ends, and how both get out.
 
-use std::time::Duration;
-
 #[cfg(feature = "wan")]
 use madang_driver::sim::Random;
 
@@ -288,8 +286,8 @@ impl Line {
             tale.whole = self.counter - (self.ends.len() + pending) as u32;
             tale.bytes = self.written as usize;
             if total > 0 {
-                let silence = tale.wrote_last.map_or(Duration::ZERO, |(last, _)| ledger.now.since(last));
-                tale.wrote_last = Some((ledger.now, silence));
+                tale.silent_for = ledger.now.since(tale.alive_at);
+                tale.alive_at = ledger.now;
             }
         }
     }
