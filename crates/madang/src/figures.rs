@@ -33,7 +33,8 @@ pub struct Figures {
     pub refused: u64,
     /// Those by cause, by [`TurnedAway::code`].
     pub turned_away: [u64; TurnedAway::COUNT],
-    /// Strangers that made way for others because `embryos_max` of them were here; among those that failed.
+    /// Strangers, and peers that stayed on though they were refused, that made way because `embryos_max` of them were here;
+    /// among those that failed.
     pub evicted: u64,
     /// Times that accepting paused for `accept_rate_max`.
     pub accept_pauses: u64,

@@ -213,8 +213,8 @@ pub struct Settings {
     pub rules_max: usize,
     /// Connections at once from one IPv4 address or one IPv6 /64; 0: any number. Default: any number on a LAN, else 256:
     /// a large PC bang has some hundred seats behind one address. Whoever serves phones behind a carrier's address
-    /// translation needs more. One in eight more may be here for a moment: sessions that leave, and peers that may prove to be
-    /// back.
+    /// translation needs more. One in eight more may be here for a moment: sessions that leave, peers that may prove to be back,
+    /// and peers that were refused and have not hung up (for `greeting_timeout_ms` at most).
     pub prefix_connections_max: Option<u32>,
     /// Of those, peers that have not proven who they are. Default: any number on a LAN, else 64.
     pub prefix_embryos_max: Option<u32>,

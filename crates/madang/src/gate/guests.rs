@@ -32,8 +32,12 @@ pub(super) struct Guest {
 pub(super) enum Stage {
     /// He has not proven who he is.
     Unproven,
-    /// He was told to go, and is on his way out.
+    /// He was told to make way, and is on his way out.
     Evicted,
+    /// He came back over another connection, and this one is on its way out.
+    Replaced,
+    /// He was told no, and is to hang up.
+    Refused,
     /// He wants a place, and waits for one on the doorstep if he must.
     Waits,
     /// He waits in the waiting queue, which has room of its own.
@@ -42,10 +46,23 @@ pub(super) enum Stage {
     Placed,
 }
 
+impl Stage {
+    /// Whether he makes way for strangers: he has nothing to lose here.
+    fn makes_way(self) -> bool {
+        matches!(self, Stage::Unproven | Stage::Refused)
+    }
+
+    /// Whether he is on his way out.
+    pub(super) fn is_leaving(self) -> bool {
+        matches!(self, Stage::Evicted | Stage::Replaced | Stage::Refused)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     guests: BTreeMap<GuestId, Guest>,
     last: GuestId,
+    /// Those who were told to go at once.
     evicted: usize,
     queued: usize,
     crowds: Crowds,
@@ -54,7 +71,7 @@ pub(super) struct Guests {
 impl Guests {
     pub(super) fn add(&mut self, guest: Guest) -> GuestId {
         self.last += 1;
-        if guest.stage == Stage::Unproven && !guest.exempt {
+        if guest.stage.makes_way() && !guest.exempt {
             self.crowds.add(Net::wide(guest.address), self.last);
         }
         self.guests.insert(self.last, guest);
@@ -68,8 +85,9 @@ impl Guests {
     /// Moves a guest on to a later stage. Answers what he was before.
     pub(super) fn set_stage(&mut self, id: GuestId, stage: Stage) -> Guest {
         let guest = self.guests.get_mut(&id).expect("a guest has a name until he is gone");
-        if guest.stage == Stage::Unproven && !guest.exempt {
-            self.crowds.remove(Net::wide(guest.address), id);
+        if guest.stage.makes_way() != stage.makes_way() && !guest.exempt {
+            let net = Net::wide(guest.address);
+            if stage.makes_way() { self.crowds.add(net, id) } else { self.crowds.remove(net, id) }
         }
         count(&mut self.evicted, &mut self.queued, guest.stage, |count| *count -= 1);
         count(&mut self.evicted, &mut self.queued, stage, |count| *count += 1);
@@ -92,14 +110,14 @@ impl Guests {
     /// He has joined, or is gone.
     pub(super) fn remove(&mut self, id: GuestId) -> Option<Guest> {
         let guest = self.guests.remove(&id)?;
-        if guest.stage == Stage::Unproven && !guest.exempt {
+        if guest.stage.makes_way() && !guest.exempt {
             self.crowds.remove(Net::wide(guest.address), id);
         }
         count(&mut self.evicted, &mut self.queued, guest.stage, |count| *count -= 1);
         Some(guest)
     }
 
-    /// Those that take the room of strangers: neither queued nor on their way out.
+    /// Those that take the room of strangers: neither queued nor told to go at once.
     pub(super) fn staying(&self) -> usize {
         self.guests.len() - self.evicted - self.queued
     }
@@ -113,7 +131,7 @@ impl Guests {
     }
 
     /// Who makes way when there is no room for another stranger: of the neighbourhood that most strangers come from, the
-    /// one who has been here longest and has proven nothing. Nobody, while that one has just come, unless his neighbourhood
+    /// one who has been here longest and has proven nothing, or was refused and stays on. Nobody, while that one has just come, unless his neighbourhood
     /// is a crowd of more than `crowd`: if everybody made way at once, a flood would leave nobody the time to greet.
     pub(super) fn least_welcome(&self, now: Time, crowd: u32) -> Option<GuestId> {
         let (size, oldest) = self.crowds.oldest_of_largest()?;
@@ -170,9 +188,9 @@ impl Crowds {
 
 fn count(evicted: &mut usize, queued: &mut usize, stage: Stage, change: impl Fn(&mut usize)) {
     match stage {
-        Stage::Evicted => change(evicted),
+        Stage::Evicted | Stage::Replaced => change(evicted),
         Stage::Queued => change(queued),
-        Stage::Unproven | Stage::Waits | Stage::Placed => {}
+        Stage::Unproven | Stage::Refused | Stage::Waits | Stage::Placed => {}
     }
 }
 
@@ -201,6 +219,10 @@ mod tests {
         guests.set_stage(flood[0], Stage::Evicted);
         assert_eq!((guests.least_welcome(later, 100), guests.staying()), (Some(flood[1]), 12));
         guests.set_stage(flood[1], Stage::Waits);
+        // He was told no, and hangs about.
+        guests.set_stage(flood[1], Stage::Refused);
+        assert_eq!((guests.least_welcome(later, 100), guests.staying()), (Some(flood[1]), 12));
+        guests.set_stage(flood[1], Stage::Evicted);
         // One each: the oldest of all.
         assert_eq!(guests.least_welcome(later, 100), Some(honest));
         guests.remove(honest);

@@ -316,7 +316,7 @@ impl Gate {
         if before == Stage::Unproven {
             self.limits.proved(address);
         }
-        if stage == Stage::Evicted {
+        if stage.is_leaving() && !before.is_leaving() {
             self.limits.leaves(address);
         }
     }
@@ -326,7 +326,7 @@ impl Gate {
         let guest = self.guests.remove(guest)?;
         match guest.stage {
             _ if guest.exempt => {}
-            Stage::Evicted => self.limits.left(guest.address),
+            stage if stage.is_leaving() => self.limits.left(guest.address),
             stage => self.limits.went(guest.address, stage == Stage::Unproven),
         }
         Some(guest)
@@ -415,7 +415,7 @@ impl Gate {
                     core.fabric.disconnect(id, LeaveReason::Superseded);
                 }
                 if ticket.as_ref().is_some_and(|shown| self.is_unsettled(&shown.ticket)) {
-                    return self.answer(guest, Err(RefusalReason::Busy), core);
+                    return self.refuse(guest, RefusalReason::Busy, core);
                 }
                 if ticket.is_some_and(|shown| self.returns(guest, *shown, driver, core)) {
                     return;
@@ -423,11 +423,11 @@ impl Gate {
                 // Now is the time to look: his old session, if he has one, is on its way out, and he has no turn of his own.
                 if !is_exempt && self.limits.has_too_many(address) {
                     core.error_of(ErrorKind::TurnedAway(TurnedAway::PrefixConnections), None, None);
-                    return self.answer(guest, Err(RefusalReason::Busy), core);
+                    return self.refuse(guest, RefusalReason::Busy, core);
                 }
                 self.knock(Knock { guest, incoming: None }, driver, core);
             }
-            Err(reason) => self.answer(guest, Err(reason), core),
+            Err(reason) => self.refuse(guest, reason, core),
         }
     }
 

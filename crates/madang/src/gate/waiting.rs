@@ -163,7 +163,7 @@ impl Gate {
             }
             Knock { guest, incoming: None } => {
                 core.error_of(ErrorKind::ServerFull, None, None);
-                self.answer(guest, Err(RefusalReason::Full), core);
+                self.refuse(guest, RefusalReason::Full, core);
             }
         }
     }
@@ -173,7 +173,7 @@ impl Gate {
         self.set_stage(guest, Stage::Placed);
         match incoming {
             Some(incoming) => self.give(guest, incoming, Entry::Placed, core),
-            None => self.answer(guest, Ok(()), core),
+            None => self.tell(guest, |guest| Word::Place { guest, answer: Ok(()) }, core),
         }
     }
 
@@ -190,7 +190,7 @@ impl Gate {
             let Presence::Here { guest, incoming } = waiter.presence else { continue };
             if self.waiting.is_open {
                 if !self.is_welcome_still(guest, core) {
-                    self.answer(guest, Err(RefusalReason::NotAllowed), core);
+                    self.refuse(guest, RefusalReason::NotAllowed, core);
                     continue;
                 }
                 self.released(core);
@@ -245,7 +245,7 @@ impl Gate {
     /// A waiter's connection is gone. `keeps`: he may come back, and content has not heard that he is gone.
     pub(super) fn waiter_gone(&mut self, id: GuestId, guest: &Guest, keeps: Option<Kept>, core: &mut Core) {
         let returning = self.waiting.returning.remove(&id);
-        if guest.stage == Stage::Evicted {
+        if guest.stage == Stage::Replaced {
             return; // he came back over another link, and waits or is placed there
         }
         let secret = match (self.waiting.placed.remove(&id), self.waiting.queue.turn_of(id)) {
@@ -302,7 +302,7 @@ impl Gate {
         match waiter.presence {
             // His old connection looks alive still; whoever has the ticket is the same client.
             Presence::Here { guest: old, .. } => {
-                self.set_stage(old, Stage::Evicted);
+                self.set_stage(old, Stage::Replaced);
                 self.tell(old, |guest| Word::Dismiss { guest }, core);
             }
             Presence::Absent { counted_at, .. } => self.uncount(counted_at),
@@ -391,7 +391,7 @@ impl Gate {
                     self.turn_away(TurnedAway::Closing, incoming.peer(), core);
                 }
                 Presence::Here { guest, incoming: None } => {
-                    self.answer(guest, Err(RefusalReason::Draining), core);
+                    self.refuse(guest, RefusalReason::Draining, core);
                 }
                 Presence::Absent { peer, counted_at } => {
                     self.uncount(counted_at);
@@ -409,9 +409,10 @@ impl Gate {
         core.tell(shard, Word::Adopt(Adoption { incoming, guest, entry, exempt }));
     }
 
-    /// Tells the shard that has a guest whether he has a place.
-    pub(super) fn answer(&self, guest: GuestId, answer: Result<(), RefusalReason>, core: &mut Core) {
-        self.tell(guest, |guest| Word::Place { guest, answer }, core);
+    /// Tells a guest no. From now on he keeps nobody out: whoever stays on behind such a word would hold what he was refused.
+    pub(super) fn refuse(&mut self, guest: GuestId, reason: RefusalReason, core: &mut Core) {
+        self.set_stage(guest, Stage::Refused);
+        self.tell(guest, |guest| Word::Place { guest, answer: Err(reason) }, core);
     }
 
     pub(super) fn tell(&self, guest: GuestId, word: impl FnOnce(GuestId) -> Word, core: &mut Core) {

@@ -1,5 +1,7 @@
 //! Whom content lets in, and what it tells whom it does not.
 
+use std::time::Duration;
+
 use madang::wire::lan::RefusalReason;
 use madang::{
     Admission, ClientBuilder, DriverChoice, ErrorKind, LanClient, LinkDown, Refusal, Server, ServerBuilder,
@@ -14,6 +16,8 @@ each_driver! {
     h01_a_link_is_told_in_words_and_tries_on,
     s12_who_comes_back_at_once_gets_in_though_its_prefix_is_at_its_limit,
     s12_one_too_many_from_an_address_is_told_when_it_has_greeted,
+    s12_who_was_refused_and_stays_on_takes_no_place_of_its_prefix,
+    b08_who_was_refused_and_stays_on_makes_way_for_strangers,
     s14_a_ticket_is_read_though_its_prefix_is_at_its_limit,
 }
 
@@ -142,6 +146,45 @@ fn s12_one_too_many_from_an_address_is_told_when_it_has_greeted(driver: DriverCh
     eventually("it is gone", || server.figures().embryos == 0);
     drop(first);
     Raw::join_lan(server.local_addr(), &Hello::default());
+    finish(server, &watch);
+}
+
+fn s12_who_was_refused_and_stays_on_takes_no_place_of_its_prefix(driver: DriverChoice) {
+    let (recorder, watch) = Recorder::new();
+    let server = limited(driver, 2).set(|settings| settings.greeting_timeout_ms = 60_000);
+    let server = server.start(recorder).unwrap();
+    let (first, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    let (_second, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    let mut refused = greets(&server, &[]);
+    assert_eq!(refused.refusal(), 18);
+    drop(first);
+    eventually("its session has left", || server.figures().left() == 1);
+    Raw::join_lan(server.local_addr(), &Hello::default());
+    eventually("the one who was refused is the only one outside", || server.figures().embryos == 1);
+    drop(refused);
+    finish(server, &watch);
+}
+
+fn b08_who_was_refused_and_stays_on_makes_way_for_strangers(driver: DriverChoice) {
+    let (recorder, watch) = Recorder::new();
+    let server = lan(driver).max_sessions(1).set(|settings| {
+        settings.session_slack = Some(0);
+        settings.embryos_max = 2;
+        settings.greeting_timeout_ms = 60_000;
+    });
+    let server = server.start(recorder).unwrap();
+    let (first, _) = Raw::join_lan(server.local_addr(), &Hello::default());
+    let mut refused: Vec<Raw> = (0..2).map(|_| greets(&server, &[])).collect();
+    refused.iter_mut().for_each(|raw| assert_eq!(raw.refusal(), 16));
+    drop(first);
+    eventually("its session has left", || server.figures().left() == 1);
+    // They fill the room of strangers until they were here for half a second: then the first of them makes way.
+    std::thread::sleep(Duration::from_millis(600));
+    Raw::join_lan(server.local_addr(), &Hello::default());
+    eventually("one has made way", || {
+        let figures = server.figures();
+        (figures.evicted, figures.embryos) == (1, 1)
+    });
     finish(server, &watch);
 }
 

@@ -184,13 +184,19 @@ impl Raw {
     /// The reason of the refusal that comes instead of a welcome; nothing comes behind it.
     #[track_caller]
     pub(crate) fn refused(&mut self) -> u8 {
+        let reason = self.refusal();
+        self.half_close();
+        assert_eq!(self.ended(), Ended::Eof(vec![]));
+        reason
+    }
+
+    /// The same of a peer that does not hang up.
+    pub(crate) fn refusal(&mut self) -> u8 {
         let (mut kind, mut payload) = self.lan_next();
         if kind == kind::GREETING {
             (kind, payload) = self.lan_next();
         }
         assert_eq!(kind, kind::REFUSAL);
-        self.half_close();
-        assert_eq!(self.ended(), Ended::Eof(vec![]));
         payload[0]
     }
 }
