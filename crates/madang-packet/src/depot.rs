@@ -173,6 +173,16 @@ impl PoolSettings {
     pub fn budget_bytes(self, budget_bytes: usize) -> PoolSettings {
         PoolSettings { budget_bytes, ..self }
     }
+
+    /// The least budget with which so many threads do not take each other's memory by what idles: each has a slab of every
+    /// pooled size, from which its magazine is loaded, and on one of them a packet grows to `capacity` bytes.
+    pub fn least_budget_bytes(threads: usize, capacity: usize) -> usize {
+        let slabs: usize = (0..POOLED_CLASSES).map(|class| Slab::bytes(class, slab_blocks(class))).sum();
+        let class = class_for(capacity).unwrap_or(CLASSES - 1);
+        // It grows by doubling, and has both blocks while it moves.
+        let grows: usize = (class.saturating_sub(1)..=class).map(|class| Slab::bytes(class, 1)).sum();
+        threads.saturating_mul(slabs).saturating_add(grows)
+    }
 }
 
 /// What all handles and packets of one pool share.

@@ -85,6 +85,34 @@ fn a_budget_refuses_and_serves_again_when_something_returns() {
     assert!(Depot::new(SERVER.budget_bytes(0)).packet(0).is_err());
 }
 
+/// With the least budget nobody is refused for what idles elsewhere; with a byte less there is somebody who can be.
+#[test]
+fn the_least_budget_is_enough_for_every_size_on_every_thread_and_no_larger() {
+    const CONTENT: usize = 1 << 20;
+    let refused = |threads: usize, less: usize| {
+        let budget = PoolSettings::least_budget_bytes(threads, CONTENT) - less;
+        let depot = Depot::new(SERVER.budget_bytes(budget));
+        let magazines: Vec<_> = (0..threads).map(|_| depot.magazine()).collect();
+        for magazine in &magazines {
+            let _installed = magazine.install();
+            let sizes = (6..=16).map(|power| magazine.packet(1 << power));
+            assert!(sizes.collect::<Vec<_>>().iter().all(Result::is_ok), "{:?}", depot.figures());
+        }
+        let _installed = magazines[0].install();
+        let mut packet = depot.packet(0).expect("one is at hand");
+        while packet.len() < CONTENT && !packet.is_exhausted() {
+            packet.bytes(&[7; 64]);
+        }
+        packet.is_exhausted()
+    };
+    for threads in [1, 2, 16] {
+        assert!(!refused(threads, 0), "{threads} threads");
+    }
+    assert!(refused(1, 1));
+    // It is a sum that cannot overflow.
+    assert_eq!(PoolSettings::least_budget_bytes(usize::MAX, usize::MAX), usize::MAX);
+}
+
 #[test]
 fn growth_that_the_pool_refuses_is_remembered_and_writes_nothing() {
     let depot = Depot::new(SERVER.budget_bytes(64 + 128));

@@ -125,7 +125,8 @@ pub struct Settings {
     pub queue_hard_messages: usize,
     /// What happens to a session above `queue_soft_bytes`, besides.
     pub queue_when_slow: WhenSlow,
-    /// The packet pool's budget, in bytes of blocks. What does not fit is answered `PoolExhausted`.
+    /// The packet pool's budget, in bytes of blocks. What does not fit is answered `PoolExhausted`. At least what each shard
+    /// has at hand (0.7 MiB), and the longest message.
     pub pool_budget_bytes: usize,
     /// From so many bytes in packets on, the sessions that hold the most make way; 0: nine tenths of the budget.
     pub pool_short_bytes: usize,

@@ -1,5 +1,7 @@
 //! Which values make no sense, alone or together.
 
+use madang_packet::{HEADROOM, PoolSettings};
+
 use super::Settings;
 use crate::error::SettingError;
 
@@ -9,6 +11,27 @@ impl Settings {
     /// # Errors
     /// The first wrong one, by key, with what would be right.
     pub fn check(&self) -> Result<(), SettingError> {
+        self.check_all_but_the_pool()?;
+        self.check_pool()
+    }
+
+    /// A pool so small that shards refuse each other memory that idles: sends would fail and peers be cut off with hardly
+    /// anything queued.
+    fn check_pool(&self) -> Result<(), SettingError> {
+        let Settings { pool_budget_bytes: budget, workers, frame_limit_bytes: longest, .. } = *self;
+        // A message is kept with its header while the rest of it comes.
+        let least = PoolSettings::least_budget_bytes(workers, longest as usize + HEADROOM);
+        if budget < least {
+            let problem = format!(
+                "{budget} is too small: with {workers} workers and a frame_limit_bytes of {longest} it must be at least {least}"
+            );
+            return Err(SettingError::new("pool_budget_bytes", problem));
+        }
+        Ok(())
+    }
+
+    /// For the simulation, which starves pools on purpose.
+    pub(crate) fn check_all_but_the_pool(&self) -> Result<(), SettingError> {
         let wrong = |key: &str, problem: &str| Err(SettingError::new(key, problem));
         let at_least_one = [
             ("workers", self.workers as u64),
@@ -21,7 +44,6 @@ impl Settings {
             ("backlog", u64::from(self.backlog)),
             ("queue_soft_bytes", self.queue_soft_bytes as u64),
             ("queue_hard_messages", self.queue_hard_messages as u64),
-            ("pool_budget_bytes", self.pool_budget_bytes as u64),
             ("mailbox_messages_max", self.mailbox_messages_max as u64),
             ("greeting_timeout_ms", self.greeting_timeout_ms),
             ("partial_timeout_ms", self.partial_timeout_ms),

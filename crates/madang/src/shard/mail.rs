@@ -1,5 +1,6 @@
 //! Reading the mailbox.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use madang_driver::Driver;
@@ -16,6 +17,9 @@ use crate::{Answer, LeaveReason};
 /// Letters read in one turn: the rest waits, so that a flood from other threads cannot keep completions waiting.
 const LETTERS_A_TURN: usize = 4_096;
 
+/// Words that a shard keeps room for: four for each completion of a turn. When all sessions leave at once it is one each.
+const WORDS_KEPT: usize = 1_024;
+
 impl<D: Driver> Shard<D> {
     /// Control words first, all of them; then letters, up to a bound.
     pub(super) fn read_mail(&mut self) {
@@ -27,6 +31,7 @@ impl<D: Driver> Shard<D> {
             self.obey(word);
             self.settle();
         }
+        shrink_behind_a_burst(&mut self.core.words);
         self.read_letters(LETTERS_A_TURN);
         let fabric = &self.core.fabric;
         let refused = fabric.figures[self.core.shard].remote_full.load(Ordering::Relaxed);
@@ -198,5 +203,32 @@ impl<D: Driver> Shard<D> {
         for local in 0..self.core.sessions.end() {
             self.core.decide(local, LeaveReason::Stopping, graceful);
         }
+    }
+}
+
+/// A queue that was read to its end keeps what most turns need.
+fn shrink_behind_a_burst<T>(read: &mut VecDeque<T>) {
+    if read.capacity() > WORDS_KEPT {
+        read.shrink_to(WORDS_KEPT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_burst_of_words_took_is_given_back_and_what_a_turn_needs_is_kept() {
+        let capacity_behind = |words: usize| {
+            let mut queue: VecDeque<usize> = (0..words).collect();
+            queue.clear();
+            let taken = queue.capacity();
+            shrink_behind_a_burst(&mut queue);
+            (taken, queue.capacity())
+        };
+        let (taken, kept) = capacity_behind(100);
+        assert_eq!(taken, kept, "no allocation on the usual way");
+        let (taken, kept) = capacity_behind(20_000);
+        assert!(taken >= 20_000 && kept <= 2 * WORDS_KEPT, "{taken}, {kept}");
     }
 }

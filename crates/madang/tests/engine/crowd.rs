@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use madang::keys::PublicKey;
 use madang::{DriverChoice, Server, ServerBuilder, WaitState, Waiter};
 
-use crate::support::{Hello, PATIENCE, Raw, Recorder, finish, kind, lan, lan_frame};
+use crate::support::{Hello, PATIENCE, Raw, Recorder, finish, kind, lan, lan_frame, room_for_descriptors};
 
 each_driver!(o4_a_thousand_clients_for_a_hundred_places_all_get_in_in_order,);
 
 const CLIENTS: usize = 1_000;
 const PLACES: usize = 100;
+
+/// Four of these crowds, and the tests that run beside them; two descriptors a client.
+const DESCRIPTORS: u64 = 16_384;
 
 /// Waiters let in a second.
 const RELEASE_RATE: u32 = 120;
@@ -62,6 +65,7 @@ enum Tongue {
 
 /// All come, wait, play and go.
 fn all_get_in(server: ServerBuilder, tongue: Tongue, number_of: fn(&Waiter) -> u64) {
+    room_for_descriptors(DESCRIPTORS);
     let order: Arc<Mutex<Vec<(usize, u64)>>> = Arc::default();
     let joins = Arc::clone(&order);
     let (recorder, watch) = Recorder::new();

@@ -29,7 +29,7 @@ each_driver! {
 #[test]
 fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
     type Wrong = fn(&mut Settings);
-    let cases: [(&str, Wrong); 29] = [
+    let cases: [(&str, Wrong); 30] = [
         ("workers", |settings| settings.workers = 0),
         ("workers", |settings| settings.workers = 257),
         ("nice", |settings| settings.nice = -21),
@@ -49,6 +49,7 @@ fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
         ("queue_hard_bytes", |settings| settings.queue_hard_bytes = settings.queue_soft_bytes - 1),
         ("queue_hard_messages", |settings| settings.queue_hard_messages = 0),
         ("pool_budget_bytes", |settings| settings.pool_budget_bytes = 0),
+        ("pool_budget_bytes", |settings| settings.pool_budget_bytes = 3 << 20),
         ("mailbox_messages_max", |settings| settings.mailbox_messages_max = 0),
         ("greeting_timeout_ms", |settings| settings.greeting_timeout_ms = 0),
         ("leave_timeout_ms", |settings| settings.leave_timeout_ms = 0),
@@ -75,6 +76,24 @@ fn o1_a_wrong_setting_is_an_error_that_names_its_key() {
             LanClient::node("a", "b", 1).link(address).start(Recorder::silent()).map(drop).unwrap_err();
         assert!(error.to_string().contains("`link`"), "{error}");
     }
+}
+
+#[test]
+fn o1_a_pool_that_is_too_small_hears_the_least_that_does() {
+    let mut settings = Settings::for_players();
+    (settings.workers, settings.pool_budget_bytes) = (3, 1 << 20);
+    let problem = settings.check().unwrap_err().to_string();
+    assert!(problem.contains("1048576 is too small") && problem.contains("3 workers"), "{problem}");
+    settings.pool_budget_bytes = problem.rsplit(' ').next().unwrap().parse().expect("the least");
+    assert_eq!(settings.check(), Ok(()));
+    settings.pool_budget_bytes -= 1;
+    assert_eq!(settings.check().unwrap_err().key, "pool_budget_bytes");
+    // No limit is allowed, and so is the largest server there can be, with what is the default.
+    settings.pool_budget_bytes = usize::MAX;
+    assert_eq!(settings.check(), Ok(()));
+    let mut settings = Settings::default();
+    (settings.workers, settings.max_sessions) = (256, 1_000);
+    assert_eq!(settings.check(), Ok(()));
 }
 
 #[test]

@@ -54,6 +54,24 @@ pub(crate) fn has_uring() -> bool {
     refused.is_none()
 }
 
+/// Both ends of a crowd are in this process, and a fresh machine starts programs with 1,024 descriptors. Asked for anew where
+/// it is needed, since the limit is the process's. The system may have set a limit that is too low: then the test says so.
+pub(crate) fn room_for_descriptors(count: u64) {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        if current.is_some_and(|current| current < count) {
+            let raised =
+                Rlimit { current: maximum.map_or(Some(count), |most| Some(most.min(count))), maximum };
+            setrlimit(Resource::Nofile, raised).expect("up to its maximum anybody may raise it");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = count;
+}
+
 /// Whether a reset is heard as one at the other end. Wine (8.0) shuts a socket down in both directions before it closes it,
 /// whatever its linger option says: a FIN goes out, and the reset behind it comes too late to be heard for certain.
 pub(crate) fn tells_resets() -> bool {
