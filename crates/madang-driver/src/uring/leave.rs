@@ -5,7 +5,6 @@
 //! FIN, and the kernel may still write.
 
 use std::mem;
-use std::os::fd::{IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -90,21 +89,13 @@ impl Uring {
         let entry = self.table.meant(conn).expect("retired just now");
         // With the next poll, beside everything else that it hands over: a system call of its own costs more.
         match mem::replace(&mut entry.socket, Place::Nowhere) {
-            Place::Process(descriptor) => self.close_descriptor(descriptor),
+            Place::Process(descriptor) => self.ring.close(descriptor),
             Place::Ring => {
                 self.chore(conn, OpKind::Close, opcode::Close::new(Fixed(conn.index() as u32)).build());
             }
             Place::Nowhere => {}
         }
         self.release_if_quiet(conn);
-    }
-
-    /// Closes a descriptor that nothing is in flight on. Its number is taken until it is closed, so nobody has to know when that
-    /// is; a completion for it would end the coming sleep at once, with nothing to do.
-    fn close_descriptor(&mut self, descriptor: OwnedFd) {
-        let submission = opcode::Close::new(Fd(descriptor.into_raw_fd())).build();
-        // SAFETY: the entry points to no memory. Should it fail, its completion, which names nothing, is passed over.
-        unsafe { self.ring.push_or_defer(submission.flags(Flags::SKIP_SUCCESS)) };
     }
 
     /// An operation of the driver's own on a connection's behalf, which keeps the place from being freed.

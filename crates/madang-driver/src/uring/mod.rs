@@ -405,7 +405,9 @@ impl Drop for Uring {
             self.end(DROP_PATIENCE);
         }
         if self.in_flight > 0 {
-            // Closing a ring is no barrier: what the kernel may still read or write is never freed.
+            // Closing a ring is no barrier: what the kernel may still read or write is never freed. Descriptors are no memory, and
+            // while one is open its peer waits.
+            self.table.close_descriptors();
             self.buffers.leak();
             std::mem::forget(std::mem::replace(&mut self.table, Table::new(0)));
             std::mem::forget(std::mem::take(&mut self.remotes));

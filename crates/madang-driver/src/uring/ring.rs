@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode, squeue};
 
 use super::probe::{Refused, RingFlags};
 use crate::{Full, Time};
@@ -53,6 +54,10 @@ pub(super) struct Ring {
     /// Submissions of the driver itself that found the queue full; they go first at the next poll. None of them refers to
     /// memory.
     deferred: VecDeque<squeue::Entry>,
+    /// Submissions that were ever queued.
+    pushed: u64,
+    /// Descriptors that the kernel is to close, each with how many submissions it takes to have come to it.
+    closes: VecDeque<(u64, RawFd)>,
     /// An absolute deadline can be given to the kernel (6.12), which spares a clock reading per wait.
     absolute: bool,
     /// Keeps a sleeping shard out of the machine's iowait figure (6.15).
@@ -81,11 +86,19 @@ impl Ring {
         let mut submitter = ring.submitter();
         let registered = wanted.registered_ring && submitter.register_ring_fd().is_ok();
         flags.registered_ring = registered;
-        let deferred = VecDeque::new();
-        Ok((
-            Ring { submitter, ring, registered, deferred, absolute, sleep_flags, enters: 0, overflows: 0 },
-            flags,
-        ))
+        let ring = Ring {
+            submitter,
+            ring,
+            registered,
+            deferred: VecDeque::new(),
+            pushed: 0,
+            closes: VecDeque::new(),
+            absolute,
+            sleep_flags,
+            enters: 0,
+            overflows: 0,
+        };
+        Ok((ring, flags))
     }
 
     /// For registering buffers and files.
@@ -125,6 +138,7 @@ impl Ring {
         for attempt in 0..2 {
             // SAFETY: no other view of the submission queue exists (see `queued`); the caller promises the memory.
             if unsafe { self.ring.submission_shared().push_multiple(entries) }.is_ok() {
+                self.pushed += entries.len() as u64;
                 return Ok(());
             }
             if attempt == 0 {
@@ -154,6 +168,26 @@ impl Ring {
                 return self.deferred.push_front(entry);
             }
         }
+    }
+
+    /// Closes a descriptor with the next submit. Nobody has to know when that is, for its number is taken until then: a
+    /// completion would end the coming sleep at once, with nothing to do. One that no submit comes for is closed with the ring.
+    pub(super) fn close(&mut self, descriptor: OwnedFd) {
+        let taken = self.taken();
+        while self.closes.front().is_some_and(|(number, _)| *number <= taken) {
+            self.closes.pop_front();
+        }
+        let descriptor = descriptor.into_raw_fd();
+        let entry = opcode::Close::new(Fd(descriptor)).build().flags(squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: the entry points to no memory. Should it fail, its completion, which names nothing, is passed over.
+        unsafe { self.push_or_defer(entry) };
+        // What is deferred may be overtaken: then it seems to be taken too soon, and never too late.
+        self.closes.push_back((self.pushed + self.deferred.len() as u64, descriptor));
+    }
+
+    /// How many of those pushed the kernel has taken.
+    fn taken(&self) -> u64 {
+        self.pushed - self.queued() as u64
     }
 
     /// Submissions that the kernel has not taken yet.
@@ -218,7 +252,9 @@ impl Ring {
     /// As for [`push`](Ring::push).
     unsafe fn push_now(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: no other view of the submission queue exists (see `queued`); the entry's memory is the caller's promise.
-        unsafe { self.ring.submission_shared().push(entry) }.is_ok()
+        let pushed = unsafe { self.ring.submission_shared().push(entry) }.is_ok();
+        self.pushed += u64::from(pushed);
+        pushed
     }
 
     fn enter(&mut self, at_least: u32, flags: EnterFlags, until: Option<&Timespec>) -> Entered {
@@ -260,6 +296,11 @@ impl Drop for Ring {
         if self.registered {
             // The registration holds the ring open by itself until the thread's end.
             let _ = self.submitter.unregister_ring_fd();
+        }
+        let taken = self.taken();
+        for (_, descriptor) in self.closes.drain(..).filter(|(number, _)| *number > taken) {
+            // SAFETY: `close` was given it to own, and the kernel, which was to close it, has not been told and will not be.
+            drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
         // SAFETY: `open` leaked this box, nobody but `submitter` borrows it, and `submitter`, dropped after this, has no
         // drop code that would look at it.

@@ -193,6 +193,11 @@ impl Table {
             .filter(|entry| entry.generation == conn.generation() && entry.life != Life::Free)
     }
 
+    /// Closes what the process has of them. What is in flight stays in flight, and each file with it.
+    pub(super) fn close_descriptors(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.socket = Place::Nowhere);
+    }
+
     /// The names of all connections that are not retired.
     pub(super) fn living(&self) -> impl Iterator<Item = Conn> {
         let named = |(index, entry): (usize, &Entry)| {

@@ -104,6 +104,45 @@ fn a_receive_that_slept_through_a_reset_ends_with_the_abort() {
     }
 }
 
+/// A shard that panics drops its driver without another poll. Its peers must hear of it, those too whose close only waited for
+/// one, or they would sit before a silent connection until their patience ends.
+#[test]
+fn a_driver_that_a_panic_drops_leaves_no_connection_open() {
+    for own_file_table in [false, true] {
+        let Some(mut rig) = rig(&DriverSettings { own_file_table, ..small() }) else { return };
+        let (heard, conn) = rig.accept();
+        rig.uring.recv_start(conn).unwrap();
+        rig.poll_once(Duration::ZERO);
+        let (silent, _) = rig.accept();
+        let (retired, conn) = rig.accept();
+        rig.uring.retire(conn);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _rig = rig;
+            panic!("what an assert of the engine does");
+        }));
+        assert!(panicked.is_err());
+        for (name, mut peer) in [("heard", heard), ("silent", silent), ("retired", retired)] {
+            let end = peer.read_to_end(&mut Vec::new());
+            assert!(matches!(end, Ok(0)), "{name}, own table {own_file_table}: {end:?}");
+        }
+    }
+}
+
+/// A number that the kernel has closed may be another's by now.
+#[test]
+fn a_ring_that_goes_closes_nothing_twice() {
+    let Some(mut rig) = rig(&small()) else { return };
+    let (_peer, conn) = rig.accept();
+    rig.uring.retire(conn);
+    rig.poll_once(Duration::ZERO);
+    // The lowest number that is free: the one that was just closed, unless another test was faster.
+    let others: Vec<_> = (0..8).map(|_| std::fs::File::open("/proc/self/stat").unwrap()).collect();
+    rig.finish();
+    for mut file in others {
+        file.read_to_end(&mut Vec::new()).expect("it is open still");
+    }
+}
+
 #[test]
 fn u02_an_overflowing_completion_queue_loses_no_connection() {
     let Some(mut rig) = rig(&DriverSettings { connections_max: 1, ..small() }) else { return };
