@@ -108,3 +108,14 @@ pub use wan::{Credentials, LogIn, Verdict, WanClient, WanServer, keys};
 pub use madang_packet as packet;
 /// Framings and the codec: `madang-wire`.
 pub use madang_wire as wire;
+
+/// What users read compiles: the programs of the texts beside the crates.
+#[cfg(all(doctest, feature = "wan"))]
+mod texts {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../README.ko.md")]
+    struct ReadmeKo;
+    #[doc = include_str!("../../../docs/porting.ko.md")]
+    struct Porting;
+}
