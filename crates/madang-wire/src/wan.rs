@@ -74,6 +74,7 @@
 //! ```
 
 mod control;
+mod curve;
 mod gate;
 mod handshake;
 mod keys;

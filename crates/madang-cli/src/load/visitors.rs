@@ -40,8 +40,10 @@ const PREPARED_MAX: u64 = 24_000;
 /// Between two bytes of a stranger who dribbles: no pause in it is long, and no deadline is met.
 const DRIBBLE: Duration = Duration::from_millis(250);
 
-/// They do not all do it in the same moment: each has its part of the pause. Odd, so that it parts those in even places too.
-const DRIBBLE_PARTS: usize = 25;
+/// They do not all do it in the same moment, as no crowd of strangers does: each has its part of the pause, of half a
+/// millisecond. Forty at once kept their processor from the honest for longer than any echo takes. Prime, so that it parts
+/// those in even places too.
+const DRIBBLE_PARTS: usize = 499;
 
 /// Completions of one poll.
 const BATCH: usize = 512;

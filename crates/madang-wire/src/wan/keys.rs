@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use curve25519_dalek::montgomery::MontgomeryPoint;
 use ring::{digest, hkdf};
 use zeroize::Zeroize;
+
+use super::curve;
 
 /// The most server keys that are live at once: one that is used, one that will be, and two that old clients still pin.
 pub const SERVER_KEYS_MAX: usize = 4;
@@ -58,7 +59,7 @@ impl SecretKey {
 
     /// The half that clients pin.
     pub fn public(&self) -> PublicKey {
-        PublicKey(MontgomeryPoint::mul_base_clamped(*self.0.bytes()).to_bytes())
+        PublicKey(curve::public(self.0.bytes()))
     }
 
     /// The key itself, to be written to its file and nowhere else.

@@ -1,6 +1,5 @@
 //! X25519, SHA-256, the ciphers and one key's worth of randomness, as `snow` wants them.
 
-use curve25519_dalek::montgomery::MontgomeryPoint;
 use ring::digest;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
@@ -9,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::wan::FLIGHT_MAX;
+use crate::wan::curve;
 use crate::wan::keys::{PublicKey, Secret};
 use crate::wan::suite::{AeadKey, Suite, TAG};
 
@@ -77,7 +77,7 @@ impl X25519 {
         self.secret = secret;
         self.public = match &self.known {
             Some((known, public)) if bool::from(known.bytes().ct_eq(&secret)) => *public.bytes(),
-            _ => MontgomeryPoint::mul_base_clamped(secret).to_bytes(),
+            _ => curve::public(&secret),
         };
     }
 }
@@ -125,12 +125,11 @@ impl Dh for X25519 {
 
     fn dh(&self, theirs: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let theirs = theirs.first_chunk().ok_or(snow::Error::Dh)?;
-        let mut shared = MontgomeryPoint(*theirs).mul_clamped(self.secret).to_bytes();
-        let worthless = bool::from(shared.ct_eq(&[0; 32]));
+        let mut shared = curve::shared(&self.secret, theirs).ok_or(snow::Error::Dh)?;
         let room = out.first_chunk_mut().ok_or(snow::Error::Dh)?;
         *room = shared;
         shared.zeroize();
-        if worthless { Err(snow::Error::Dh) } else { Ok(()) }
+        Ok(())
     }
 }
 
