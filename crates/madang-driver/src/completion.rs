@@ -53,7 +53,8 @@ pub enum Completion {
     Sent {
         /// Which connection's.
         conn: Conn,
-        /// What was given to `send`, back in the caller's hands, not advanced.
+        /// What of the bytes given to `send` has not left: nothing after a whole write, the rest after a short one, all of them
+        /// after an error. The room for the pieces is kept.
         outgoing: Outgoing,
         /// How many bytes left (at least one; fewer than given is a short write), or why none did.
         result: Result<usize, NetError>,

@@ -107,9 +107,9 @@ pub trait Driver {
     /// Ends a pause: what was kept is told first. Idempotent, and without effect on a receive that is not paused.
     fn recv_resume(&mut self, conn: Conn);
 
-    /// Starts to send `outgoing`, whose memory is the driver's until [`Completion::Sent`] gives it back with the number of
-    /// bytes that left. A short count is a success: advance it and send the rest. At most one send in flight per
-    /// connection. Never raises a signal.
+    /// Starts to send `outgoing`, whose memory is the driver's from here on. Packets that have left are released by the driver,
+    /// at the latest with [`Completion::Sent`] and maybe before; `Sent` says how many bytes left and gives back the others. A
+    /// short count is a success: send the rest. At most one send in flight per connection. Never raises a signal.
     ///
     /// # Errors
     /// Gives `outgoing` back untouched: full.
@@ -132,8 +132,9 @@ pub trait Driver {
     /// `conn` names nothing afterwards; its index may be handed out again with another generation.
     fn retire(&mut self, conn: Conn);
 
-    /// Hands over what is queued, without waiting and without telling anything: for who has something long to do before the
-    /// next [`poll`](Driver::poll). Nothing to do where each submit reaches the system at once.
+    /// Hands over what is queued, without waiting and without telling anything, and releases the packets of sends that the
+    /// system took whole: for who has something long to do before the next [`poll`](Driver::poll), or many packets to make, which
+    /// are then made in memory that is still near. Nothing to do where each submit reaches the system at once.
     fn submit(&mut self) {}
 
     /// Submits what is queued, sleeps as `wait` says, and appends at most `max` completions to `out`.

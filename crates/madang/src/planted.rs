@@ -34,7 +34,7 @@ bugs! {
     TwoSends: "A flush does not wait for the send that is in flight.",
     SerialsRestart: "Serials begin anew with each start.",
     LeaveTwice: "`on_leave` is called when the leave is decided, and once more at its end.",
-    ShortWriteFromStart: "After a short write the send begins again from its start.",
+    ShortWriteIsWhole: "What a short write left behind is thrown away.",
     PartialDropped: "The start of a frame at the end of a read is thrown away.",
     WakeWithoutSecondLook: "A shard falls asleep without a second look into its mailbox.",
     DeliveredDuringHold: "Messages are delivered while a job holds them.",

@@ -270,8 +270,10 @@ impl Connection {
 
     fn end_send(&mut self, result: Result<u32, NetError>, works: &mut Works) {
         works.pinned.give_back(std::mem::take(&mut self.pinned_bytes));
-        if let Err(error) = result {
-            self.broken = self.broken.or(Some(error));
+        match result {
+            // No packet is owed any more: what left is released before it is told.
+            Ok(bytes) => self.outgoing.advance(bytes as usize),
+            Err(error) => self.broken = self.broken.or(Some(error)),
         }
         self.sending = Sending::Ended(result);
     }

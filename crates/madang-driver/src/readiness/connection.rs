@@ -27,7 +27,7 @@ use crate::{Completion, Conn, DriverFigures, NetError, OUTGOING_PIECES_MAX, Outg
 
 /// A place of the table and the connection in it. One cache line: ten thousand of them are walked in a broadcast.
 pub(super) struct Connection {
-    /// What a send carries, from `send` until `Sent` gives it back.
+    /// What of a send has not left, from `send` until `Sent` gives it back.
     outgoing: Outgoing,
     sending: Sending,
     /// How often the place was used before.
@@ -205,7 +205,11 @@ impl Connection {
         };
         figures.enters += 1;
         self.sending = match retry_on_intr(|| send_some(socket.as_fd(), &self.outgoing)) {
-            Ok(bytes) => Sending::Ended(Ok(bytes as u32)),
+            Ok(bytes) => {
+                // Released at once: the next that is written to is then still in the cache.
+                self.outgoing.advance(bytes);
+                Sending::Ended(Ok(bytes as u32))
+            }
             Err(Errno::AGAIN) => Sending::Blocked,
             Err(errno) => {
                 let error = net_error(errno);

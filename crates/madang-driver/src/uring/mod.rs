@@ -11,7 +11,7 @@
 //! # Who owns what, and until when
 //! - **Receive memory** is the kernel's until a completion names a range of it; that range is the engine's until its `Lent`
 //!   is dropped; a buffer is the kernel's again at the first poll after its last range came back.
-//! - **Packets of a send** are in the connection's place of the connection table until the send's completion.
+//! - **Packets of a send** are in the connection's place of the connection table until the send's completion was taken.
 //! - **A descriptor** belongs to its place, and to the kernel from the submission of its close.
 //! - **A place** is handed out again only when every operation on it has completed, the close of a slot of the ring's own file
 //!   table included (a descriptor leaves its place before it is closed); the generation in each operation's name is the
@@ -83,8 +83,9 @@ pub struct Uring {
     doorbell_armed: bool,
     /// What is to be told without a completion of the kernel's.
     ready: VecDeque<Ready>,
-    /// Completions taken off the queue in one go; empty between polls.
-    taken: Vec<cqueue::Entry>,
+    /// Completions taken off the queue and not looked at yet: those of one go, and what ended inside a submit. No more than
+    /// operations are in flight, and receives have buffers.
+    taken: VecDeque<cqueue::Entry>,
     settings: DriverSettings,
     features: Features,
     now: Time,
@@ -143,7 +144,7 @@ impl Uring {
             doorbell,
             doorbell_armed: false,
             ready: VecDeque::new(),
-            taken: Vec::with_capacity(TAKEN_MAX),
+            taken: VecDeque::with_capacity(TAKEN_MAX),
             settings: settings.clone(),
             features,
             now: host::now(),
@@ -173,7 +174,7 @@ impl Uring {
 
     /// Waits as told, and not at all when there is something to tell.
     fn enter(&mut self, max: usize, wait: Wait) {
-        let completed = self.ring.completed();
+        let completed = self.taken.len() + self.ring.completed();
         if completed >= max {
             // More than this turn can tell: no new work is let in before it is told, or the queue would grow.
             self.ring.submit();
@@ -211,18 +212,16 @@ impl Uring {
     fn reap(&mut self, out: &mut Vec<Completion>, max: usize) {
         let mut room = max;
         while room > 0 {
-            let mut taken = std::mem::take(&mut self.taken);
-            self.ring.take(&mut taken, room.min(TAKEN_MAX));
-            let drained = taken.is_empty();
-            for completion in taken.drain(..) {
-                if let Some(completion) = self.on_completion(&completion) {
-                    out.push(completion);
-                    room -= 1;
+            let Some(completion) = self.taken.pop_front() else {
+                self.ring.take(&mut self.taken, room.min(TAKEN_MAX));
+                if self.taken.is_empty() {
+                    return;
                 }
-            }
-            self.taken = taken;
-            if drained {
-                return;
+                continue;
+            };
+            if let Some(completion) = self.on_completion(&completion) {
+                out.push(completion);
+                room -= 1;
             }
         }
     }
@@ -359,6 +358,7 @@ impl Driver for Uring {
 
     fn submit(&mut self) {
         self.ring.submit();
+        self.release_sent();
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>, max: usize, wait: Wait) {

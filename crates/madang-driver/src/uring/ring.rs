@@ -243,7 +243,7 @@ impl Ring {
     }
 
     /// Takes at most `max` completions off the queue.
-    pub(super) fn take(&mut self, into: &mut Vec<cqueue::Entry>, max: usize) {
+    pub(super) fn take(&mut self, into: &mut impl Extend<cqueue::Entry>, max: usize) {
         // SAFETY: no other view of the completion queue exists: each lives for one expression of this type's methods.
         into.extend(unsafe { self.ring.completion_shared() }.take(max));
     }

@@ -53,12 +53,31 @@ impl Uring {
         };
         debug_assert!(entry.sending, "a send completes once");
         entry.sending = false;
-        let outgoing = std::mem::take(&mut entry.outgoing);
+        let mut outgoing = std::mem::take(&mut entry.outgoing);
         let result = usize::try_from(result).map_err(|_| NetError::from_result(result));
-        if let Err(error) = result {
-            entry.note_broken(error);
+        match result {
+            // Released before it is told.
+            Ok(_) if outgoing.is_empty() => {}
+            Ok(bytes) => outgoing.advance(bytes),
+            Err(error) => entry.note_broken(error),
         }
         Some(Completion::Sent { conn, outgoing, result })
+    }
+
+    /// Takes what is complete off the kernel's queue, to be told by the next poll, and releases what left whole at once: its
+    /// blocks are the next that the shard writes to, and are still in the cache.
+    pub(super) fn release_sent(&mut self) {
+        let told_before = self.taken.len();
+        self.ring.take(&mut self.taken, usize::MAX);
+        for completion in self.taken.range(told_before..) {
+            let Some(Token { conn, kind: OpKind::Send }) = Token::from_u64(completion.user_data()) else {
+                continue;
+            };
+            let Some(entry) = self.table.meant(conn) else { continue };
+            if usize::try_from(completion.result()) == Ok(entry.outgoing.len()) {
+                entry.outgoing.clear();
+            }
+        }
     }
 }
 

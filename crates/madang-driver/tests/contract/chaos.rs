@@ -99,8 +99,8 @@ impl<P: RawPeer> Life<P> {
         if station.is_sending(conn) {
             return;
         }
-        if let Some((mut outgoing, result)) = station.seen(conn).sent.take() {
-            outgoing.advance(result.expect("nothing breaks this connection"));
+        if let Some((outgoing, result)) = station.seen(conn).sent.take() {
+            result.expect("nothing breaks this connection");
             self.unsent = (!outgoing.is_empty()).then_some(outgoing);
         }
         if self.unsent.is_none() && self.given < self.from_us.len() {

@@ -130,11 +130,11 @@ impl Clerk {
                 link.is_broken |= matches!(end, RecvEnd::Error(_));
                 self.retries |= end == RecvEnd::NoBuffers;
             }
-            Completion::Sent { conn, mut outgoing, result } => {
+            Completion::Sent { conn, outgoing, result } => {
                 let link = self.link(conn);
                 assert!(std::mem::take(&mut link.is_sending));
                 match result {
-                    Ok(count) => outgoing.advance(count),
+                    Ok(_) => {}
                     Err(NetError::NoBufferSpace) => self.retries = true,
                     Err(_) => self.link(conn).is_broken = true,
                 }

@@ -363,19 +363,13 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A send of an embryo ended.
-    pub(super) fn embryo_sent(
-        &mut self,
-        index: u32,
-        mut outgoing: Outgoing,
-        result: Result<usize, NetError>,
-    ) {
+    pub(super) fn embryo_sent(&mut self, index: u32, outgoing: Outgoing, result: Result<usize, NetError>) {
         let Some(embryo) = self.embryos.get(index) else { return };
         let conn = embryo.conn;
         embryo.sending = false;
         match result {
             Ok(bytes) => {
                 self.core.counters.add(Count::BytesOut, bytes as u64);
-                outgoing.advance(bytes);
                 if !outgoing.is_empty() && embryo.stage != Stage::Aborting {
                     embryo.sending = true;
                     if let Err(outgoing) = self.driver.send(conn, outgoing) {

@@ -119,8 +119,8 @@ pub(super) struct Sealer<'a> {
 }
 
 impl Sealer<'_> {
-    /// Takes entries off the queue, seals them, and hands over what can be sent.
-    pub(super) fn seal(mut self) -> Result<(), Unsendable> {
+    /// Takes entries off the queue, seals them, and hands over what can be sent: so many bytes.
+    pub(super) fn seal(mut self) -> Result<usize, Unsendable> {
         let before = self.records.sealing.half().records();
         let mut chunk = None;
         let outcome = self.fill(&mut chunk);
@@ -131,7 +131,7 @@ impl Sealer<'_> {
         outcome
     }
 
-    fn fill(&mut self, open: &mut Option<PacketMut>) -> Result<(), Unsendable> {
+    fn fill(&mut self, open: &mut Option<PacketMut>) -> Result<usize, Unsendable> {
         let Records { sealing, cut_at, .. } = &mut *self.records;
         let (queues, outbox, sent) = (&mut *self.queues, &mut *self.outbox, &mut *self.sent);
         let mut total = 0;
@@ -192,7 +192,7 @@ impl Sealer<'_> {
             total += record.len();
             sealing.seal(record).map_err(Unsendable::Seal)?;
         }
-        Ok(())
+        Ok(total)
     }
 }
 

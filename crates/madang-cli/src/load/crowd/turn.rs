@@ -67,14 +67,11 @@ impl<D: Driver> Crowd<'_, D> {
                 }
                 self.mark(at);
             }
-            Completion::Sent { conn, mut outgoing, result } => {
+            Completion::Sent { conn, outgoing, result } => {
                 let Some(at) = self.link_of(conn) else { return };
                 self.links[at].ops.send = false;
                 match result {
-                    Ok(bytes) if bytes < outgoing.len() => {
-                        outgoing.advance(bytes);
-                        self.links[at].unsent = Some(outgoing);
-                    }
+                    Ok(_) if !outgoing.is_empty() => self.links[at].unsent = Some(outgoing),
                     // What came before it broke tells more: the receive says how it ended.
                     Ok(_) | Err(_) => self.keep(outgoing),
                 }

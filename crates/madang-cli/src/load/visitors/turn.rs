@@ -134,14 +134,11 @@ impl<D: Driver> Visitors<'_, D> {
                 }
                 self.marked.push(at);
             }
-            Completion::Sent { conn, mut outgoing, result } => {
+            Completion::Sent { conn, outgoing, result } => {
                 let Some((at, visitor)) = self.visitor(conn) else { return };
                 visitor.ops.send = false;
-                if let Ok(bytes) = result {
-                    if bytes < outgoing.len() {
-                        outgoing.advance(bytes);
-                        visitor.unsent = Some(outgoing);
-                    }
+                if result.is_ok() && !outgoing.is_empty() {
+                    visitor.unsent = Some(outgoing);
                 }
                 self.marked.push(at);
             }

@@ -1,4 +1,4 @@
-//! Sending: the packets stay with the operation until its word is told.
+//! Sending: the packets stay with the operation until they have left, or, as with a port, until its word is told.
 
 use super::{Connect, Shard, Word, rule};
 use crate::sim::faults::FaultKind;
@@ -23,6 +23,13 @@ pub(super) struct Sending {
 impl Sending {
     pub(super) fn is_told_late(&self) -> bool {
         self.is_told_late
+    }
+
+    /// Lets go of what left: at once, as a system does that copies, or with the word, where that is a port's.
+    fn release(&mut self) {
+        if let Some(Ok(bytes)) = self.result {
+            self.outgoing.advance(bytes);
+        }
     }
 }
 
@@ -136,12 +143,18 @@ impl Shard {
     fn end_send(&mut self, machine: &mut Machine, conn: Conn, result: Result<usize, NetError>) {
         let sending = self.places[conn.index()].send.as_mut().expect("a send that ends is in flight");
         sending.result = Some(result);
+        if !sending.is_told_late {
+            sending.release();
+        }
         self.have_word(machine, Word::Send(conn));
     }
 
     pub(super) fn tell_send(&mut self, machine: &mut Machine, conn: Conn, out: &mut Vec<Completion>) {
-        let sending =
+        let mut sending =
             self.places[conn.index()].send.take().expect("a send's word comes once, before its retirement");
+        if sending.is_told_late {
+            sending.release();
+        }
         let result = sending.result.expect("a send's word comes after its end");
         machine.note(Event::Sent, conn.index() as u64, result.map_or(u64::MAX, |count| count as u64));
         out.push(Completion::Sent { conn, outgoing: sending.outgoing, result });

@@ -26,7 +26,7 @@ fn check_abort(mut rig: Rig, paused: bool, own_file_table: bool) {
         rig.uring.send(conn, outgoing).unwrap();
         rig.poll_once(Duration::from_millis(30));
         match rig.told.pop_front() {
-            Some(Completion::Sent { outgoing: back, .. }) => outgoing = back,
+            Some(Completion::Sent { .. }) => outgoing = rig.outgoing(&[big.as_slice(); 16]),
             None => break,
             other => panic!("expected a short send, was told {other:?}"),
         }
@@ -42,7 +42,7 @@ fn check_abort(mut rig: Rig, paused: bool, own_file_table: bool) {
     while !(sent && ended) {
         match rig.next() {
             Completion::Sent { outgoing, .. } => {
-                assert_eq!(outgoing.pieces(), 16);
+                assert!(!outgoing.is_empty(), "what did not leave is given back");
                 sent = true;
             }
             Completion::RecvEnded { end, .. } => {

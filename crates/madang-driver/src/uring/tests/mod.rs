@@ -112,8 +112,8 @@ impl Rig {
         while !outgoing.is_empty() {
             self.uring.send(conn, outgoing).unwrap();
             let Completion::Sent { outgoing: back, result, .. } = self.next() else { panic!("not a sent") };
+            result.unwrap();
             outgoing = back;
-            outgoing.advance(result.unwrap());
         }
     }
 

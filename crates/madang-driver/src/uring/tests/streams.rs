@@ -199,3 +199,71 @@ fn u13_a_queue_of_two_serves_many_connections() {
     }
     rig.finish();
 }
+
+#[test]
+fn what_left_inside_a_submit_is_released_there_and_told_by_the_next_poll() {
+    let Some(mut rig) = rig(&small()) else { return };
+    let mut links: Vec<_> = (0..3).map(|_| rig.accept()).collect();
+    for (_, conn) in &links {
+        rig.uring.recv_start(*conn).unwrap();
+    }
+    for round in 0..3 {
+        for (peer, conn) in &mut links {
+            peer.write_all(b"ping").unwrap();
+            let outgoing = rig.outgoing(&[b"po", b"ng"]);
+            rig.uring.send(*conn, outgoing).unwrap();
+        }
+        let in_flight = rig.uring.figures().in_flight;
+        rig.uring.submit();
+        assert_eq!(rig.depot.figures().in_use.blocks, 0, "round {round}: the packets are back");
+        assert_eq!(rig.uring.figures().in_flight, in_flight, "and nothing is told");
+        let (mut sent, mut received) = (0, 0);
+        while sent < links.len() || received < links.len() * 4 {
+            match rig.next() {
+                Completion::Sent { outgoing, result, .. } => {
+                    assert!(outgoing.is_empty() && result == Ok(4), "{result:?}");
+                    sent += 1;
+                }
+                Completion::Data { bytes, more: true, .. } => received += bytes.len(),
+                other => panic!("expected an echo's two words, was told {other:?}"),
+            }
+        }
+        for (peer, _) in &mut links {
+            let mut pong = [0; 4];
+            peer.read_exact(&mut pong).unwrap();
+            assert_eq!(&pong, b"pong");
+        }
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_write_that_a_submit_finds_short_goes_on_at_the_exact_byte() {
+    let Some(mut rig) = rig(&small()) else { return };
+    let (mut peer, conn) = rig.accept();
+    let bytes = pattern(16 << 20);
+    let reader = std::thread::spawn({
+        let mut got = vec![0; bytes.len()];
+        move || peer.read_exact(&mut got).map(|()| (peer, got)).unwrap()
+    });
+    let mut left = rig.outgoing(&bytes.chunks(1 << 20).collect::<Vec<_>>());
+    while !left.is_empty() {
+        let given = left.len();
+        rig.uring.send(conn, left).unwrap();
+        rig.uring.submit();
+        let sent = loop {
+            // Whenever it ends, in a poll or in a submit.
+            rig.uring.submit();
+            rig.poll_once(Duration::ZERO);
+            if let Some(Completion::Sent { outgoing, result, .. }) = rig.told.pop_front() {
+                left = outgoing;
+                break result.unwrap();
+            }
+        };
+        assert_eq!(left.len(), given - sent);
+    }
+    let (_peer, got) = reader.join().unwrap();
+    assert!(got == bytes);
+    assert_eq!(rig.depot.figures().in_use.blocks, 0);
+    rig.finish();
+}
