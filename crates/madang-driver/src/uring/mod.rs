@@ -358,6 +358,7 @@ impl Driver for Uring {
 
     fn submit(&mut self) {
         self.ring.submit();
+        self.clear_gathers();
         self.release_sent();
     }
 
@@ -372,9 +373,7 @@ impl Driver for Uring {
         self.retry_doors(self.now);
         self.enter(max, wait);
         self.now = host::now();
-        if self.ring.queued() == 0 {
-            self.gathers.clear();
-        }
+        self.clear_gathers();
         let told = self.tell_ready(out, max);
         self.reap(out, max - told);
     }

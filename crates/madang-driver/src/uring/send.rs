@@ -64,6 +64,13 @@ impl Uring {
         Some(Completion::Sent { conn, outgoing, result })
     }
 
+    /// The lists of pieces that the kernel has copied may be used again.
+    pub(super) fn clear_gathers(&mut self) {
+        if self.ring.queued() == 0 {
+            self.gathers.clear();
+        }
+    }
+
     /// Takes what is complete off the kernel's queue, to be told by the next poll, and releases what left whole at once: its
     /// blocks are the next that the shard writes to, and are still in the cache.
     pub(super) fn release_sent(&mut self) {
