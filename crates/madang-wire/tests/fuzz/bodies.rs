@@ -3,9 +3,9 @@
 
 use madang_wire::lan::{CONTROL_FRAME_MAX, Expect, LanFraming};
 use madang_wire::wan::{
-    ANSWER_MAX, Accept, Answer, ExpectAnswer, ExpectSeal, Gate, HandshakeError, Hello, LinkSecret, LogIn,
-    Opening, PREAMBLE, PREAMBLE_MAX, QueueState, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX, RECORD_TAIL,
-    SEAL_FRAME, SecretKey, Secured, ServerKeys, Step, Suite, Ticket, TicketKey, seal_link,
+    ANSWER_MAX, Accept, Answer, Expanded, ExpectAnswer, ExpectSeal, Gate, HandshakeError, Hello, LinkSecret,
+    LogIn, Opening, PREAMBLE, PREAMBLE_MAX, QueueState, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX,
+    RECORD_TAIL, SEAL_FRAME, SecretKey, Secured, ServerKeys, Step, Suite, Ticket, TicketKey, seal_link,
 };
 use madang_wire::{Find, FrameLimit, Framing, Kind, Next, Reader, lan};
 
@@ -76,7 +76,9 @@ pub(crate) fn record_layer(data: &[u8]) {
     let (plan, script) = cuts(data);
     let mut read = Reader::new(script);
     let suite = if read.u8().unwrap_or(0) % 2 == 0 { Suite::AesGcm } else { Suite::ChaChaPoly };
-    let (mut sealing, mut opening) = joined(suite);
+    // As sessions keep them: a stream that comes byte by byte asks for the key as often.
+    let (sealing, opening) = joined(suite);
+    let (mut sealing, mut opening) = (sealing.expand(), opening.expand());
 
     let (mut stream, mut sent, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..read.u8().unwrap_or(0) % 8 {
@@ -117,7 +119,7 @@ pub(crate) fn record_layer(data: &[u8]) {
 }
 
 /// The messages that come out of a stream of records.
-fn received(opening: &mut Opening, mut stream: &[u8], plan: &[usize]) -> Vec<Vec<u8>> {
+fn received(opening: &mut Expanded<Opening>, mut stream: &[u8], plan: &[usize]) -> Vec<Vec<u8>> {
     let (mut kept, mut long, mut got) = (Vec::new(), Vec::new(), Vec::new());
     for cut in plan.iter().cycle() {
         if stream.is_empty() {
