@@ -62,6 +62,10 @@ bugs! {
     ThrottleNeverLifted: "A session that was held for sending too much is not read again.",
     EntropyRestarts: "Each start of a server makes its handshakes' keys of the same chance again, so that nonces repeat.",
     RecordLimitOffByOne: "A record takes one byte of frames more than fits.",
+    PrefixKept: "A session that took its time to leave stays counted at its prefix.",
+    PrefixOneTooMany: "One too many of a prefix is let in when it has greeted.",
+    PrefixRateOfNeighbours: "How fast an address comes counts against its neighbourhood alone.",
+    ExemptLimited: "Who is exempt is limited all the same.",
     TokenUnbound: "A proof is taken for the log-in of any connection.",
 }
 

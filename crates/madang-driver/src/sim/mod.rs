@@ -185,6 +185,12 @@ impl World {
         self.with(|machine, _| machine.dice.faults = faults);
     }
 
+    /// Ends [`FaultKind::TinyWindow`] for the connections that live: what is under way fits at least so many bytes at a time from
+    /// here on.
+    pub fn widen_windows(&self, bytes: usize) {
+        self.with(|machine, _| machine.widen_windows(bytes));
+    }
+
     /// How often each fault has happened.
     pub fn fault_counts(&self) -> FaultCounts {
         self.with(|machine, _| machine.dice.counts.clone())

@@ -49,6 +49,13 @@ impl Pipe {
         self.window.saturating_sub(self.bytes.len())
     }
 
+    /// Whether the window was narrower than that; it is not any more.
+    pub(super) fn widen(&mut self, bytes: usize) -> bool {
+        let is_narrow = self.window < bytes;
+        self.window = self.window.max(bytes);
+        is_narrow
+    }
+
     pub(super) fn set_window(&mut self, window: usize) {
         self.window = window;
     }

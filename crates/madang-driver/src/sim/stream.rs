@@ -113,6 +113,16 @@ impl Machine {
         StreamId { index, serial: self.stream_serial }
     }
 
+    pub(super) fn widen_windows(&mut self, bytes: usize) {
+        for index in 0..self.streams.len() {
+            let Some(stream) = self.streams[index].as_mut() else { continue };
+            if stream.inbound.widen(bytes) {
+                let id = StreamId { index: index as u32, serial: stream.serial };
+                self.tell_room(id);
+            }
+        }
+    }
+
     pub(super) fn link(&mut self, one: StreamId, another: StreamId) {
         for (end, other) in [(one, another), (another, one)] {
             self.stream_mut(end).expect("both ends are open").other = Other::Stream(other);

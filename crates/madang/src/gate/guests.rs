@@ -78,6 +78,11 @@ impl Guests {
         self.last
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.values()
+    }
+
     pub(super) fn get(&self, id: GuestId) -> Option<&Guest> {
         self.guests.get(&id)
     }

@@ -23,6 +23,7 @@ use madang_driver::Time;
 use super::prefix::number;
 use super::turned_away::TurnedAway;
 use crate::Settings;
+use crate::planted::{Planted, planted};
 
 /// Places of the table of rates, 16 bytes each. A prefix is worth remembering until its burst is whole again (two seconds
 /// by the defaults), so at the default `accept_rate_max` of 4,000 a second, with two prefixes each, half of them are.
@@ -77,7 +78,7 @@ pub(super) struct Net {
 }
 
 /// Connections of one prefix that are here.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Here {
     all: u32,
     /// Those of them that have not proven who they are.
@@ -140,7 +141,8 @@ impl Limits {
             let narrow = Pace::new(rate, burst);
             let wide = Pace::new(rate.saturating_mul(wide_factor), burst.saturating_mul(wide_factor));
             // The narrow one first: what it holds back must cost the neighbours nothing.
-            if !self.rates.take(Net::narrow(address), narrow, now)
+            if !planted(Planted::PrefixRateOfNeighbours)
+                && !self.rates.take(Net::narrow(address), narrow, now)
                 || !self.rates.take(Net::wide(address), wide, now)
             {
                 return Err(TurnedAway::PrefixRate);
@@ -155,7 +157,8 @@ impl Limits {
         let connections = self.max.connections;
         let too_many =
             |(here, factor): (Here, u32)| here.staying() - here.embryos > connections.saturating_mul(factor);
-        connections > 0 && !self.spares(address) && self.around(address).into_iter().any(too_many)
+        let counts = connections > 0 && !self.spares(address) && !planted(Planted::PrefixOneTooMany);
+        counts && self.around(address).into_iter().any(too_many)
     }
 
     fn spares(&self, address: IpAddr) -> bool {
@@ -213,6 +216,22 @@ impl Limits {
                 self.here.remove(&net);
             }
         }
+    }
+
+    /// Whether exactly these are counted: each with his address, whether he has not proven who he is, and whether he leaves.
+    #[cfg(feature = "simulation")]
+    pub(super) fn counts(&self, all: impl Iterator<Item = (IpAddr, bool, bool)>) -> Result<(), String> {
+        let mut counted = Limits::new(PrefixLimits { rate: 0, ..self.max }, [0; 16]);
+        for (address, is_embryo, leaves) in all {
+            counted.came(address, is_embryo);
+            if leaves {
+                counted.leaves(address);
+            }
+        }
+        if counted.here == self.here {
+            return Ok(());
+        }
+        Err(format!("{:?} are counted by prefix, and {:?} are here", self.here, counted.here))
     }
 
     /// Whether nobody is counted.

@@ -11,6 +11,8 @@
 //! A stranger who is turned away costs no memory, no slot and no line in a log of his own: he is counted by cause, and
 //! some of it is told.
 
+#[cfg(feature = "simulation")]
+mod audit;
 mod book;
 mod guests;
 mod limits;
@@ -22,6 +24,8 @@ mod table;
 mod turned_away;
 mod waiting;
 
+#[cfg(feature = "simulation")]
+pub(crate) use self::audit::Counted;
 pub(crate) use self::book::RuleBook;
 pub(crate) use self::guests::GuestId;
 pub use self::prefix::Prefix;
@@ -250,7 +254,7 @@ impl Gate {
                 return Err(TurnedAway::Blocked);
             }
         };
-        if !exempt {
+        if !exempt || planted(Planted::ExemptLimited) {
             self.limits.admit(remote.ip(), core.now)?;
         }
         if self.is_draining && self.greets {
@@ -377,6 +381,7 @@ impl Gate {
                 self.load[shard] -= 1;
                 match counted_at {
                     Some(address) if at_once => self.limits.went(address, false),
+                    Some(_) if planted(Planted::PrefixKept) => {}
                     Some(address) => self.limits.left(address),
                     None => {}
                 }

@@ -130,6 +130,11 @@ impl Queue {
         Some(waiter)
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        self.line.values()
+    }
+
     pub(super) fn turn_of(&self, guest: GuestId) -> Option<Turn> {
         self.by_guest.get(&guest).copied()
     }

@@ -3,6 +3,7 @@
 use madang_driver::Driver;
 
 use super::Shard;
+use crate::gate::{Counted, Gate};
 use crate::session::{Gait, Life};
 
 impl<D: Driver> Shard<D> {
@@ -91,10 +92,29 @@ impl<D: Driver> Shard<D> {
         Ok(())
     }
 
+    /// Its sessions as the gate counts them; none that nothing has become of yet.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = Counted> {
+        let sessions = &self.core.sessions;
+        (0..sessions.end()).filter_map(|local| {
+            let (session, details) = (sessions.get(local)?, sessions.peek(local)?);
+            Some(Counted { at: details.counted_at(), leaves: session.is_leaving() })
+        })
+    }
+
+    /// Whether no letter is on its way to it.
+    pub(crate) fn has_read_all(&self) -> bool {
+        self.core.words.is_empty() && self.core.fabric.mailboxes[self.core.shard].is_empty()
+    }
+
+    /// The gate, where it stands.
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
     /// What is not back to nothing although the shard has ended in good order.
     pub(crate) fn left_over(&self) -> Vec<String> {
         let core = &self.core;
-        let gate_balanced = self.gate.as_ref().is_none_or(crate::gate::Gate::is_balanced);
+        let gate_balanced = self.gate.as_ref().is_none_or(Gate::is_balanced);
         let counts = [
             ("sessions", core.sessions.live()),
             ("embryos", self.embryos.len()),

@@ -229,6 +229,7 @@ impl Content {
             ErrorKind::Panic(text) | ErrorKind::JobPanic(text) if text != MEANT => {
                 ledger.fail("no panic", format!("the engine panicked inside a callback: {text}"));
             }
+            ErrorKind::TurnedAway(cause) => ledger.turned_away(*cause, error.peer),
             ErrorKind::Seal(what) => ledger.fail("I15", format!("a message could not be sealed: {what}")),
             kind if is_of_broken_bytes(kind) => {
                 let hostile =

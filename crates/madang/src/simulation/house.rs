@@ -14,11 +14,12 @@ use super::jobs::SimJobs;
 use super::ledger::Ledger;
 use crate::engine::{Plan, open_gate};
 use crate::fabric::Fabric;
+use crate::gate::Counted;
 use crate::id::SerialSource;
 use crate::letters::{Letter, Route, Word};
 use crate::links::{LinkCell, LinkSpec};
 use crate::shard::Shard;
-use crate::{LeaveReason, Remote, SessionId, TurnedAway};
+use crate::{LeaveReason, Remote, SessionId, Settings, TurnedAway};
 
 /// A house: it is built, lives, stops and is built again; each time with the same plan.
 pub(super) struct House {
@@ -228,11 +229,26 @@ impl House {
         }
         let outcome = desk.shard.audit(inbox_max);
         let stopped = desk.wait.is_none() && desk.shard.is_stopped();
+        let outcome = outcome.and_then(|()| self.audit_gate());
         if let Err((rule, what)) = outcome {
             self.ledger.lock().expect("nothing panics under this lock").fail(rule, what);
         }
         if stopped {
             self.end_shard(index);
+        }
+    }
+
+    /// Between letters the gate's counts are what is here. Its server's sessions are within the limits of their prefixes at any time.
+    fn audit_gate(&self) -> Result<(), (&'static str, String)> {
+        let Some(life) = self.life.as_ref().filter(|life| life.fabric.is_server) else { return Ok(()) };
+        let shards = || life.seats.iter().flatten().map(|desk| &desk.shard);
+        let sessions: Vec<Counted> = shards().flat_map(|shard| shard.counted()).collect();
+        self.ledger.lock().expect("nothing panics under this lock").look_at_prefixes(&sessions);
+        match shards().find_map(|shard| shard.gate()) {
+            Some(gate) if shards().all(|shard| shard.has_read_all()) => {
+                gate.audit(&sessions).map_err(|what| ("I17", what))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -376,7 +392,7 @@ impl House {
         cells.map(|cell| SessionId::from_u64(cell.load(Ordering::Acquire))).collect()
     }
 
-    pub(super) fn max_sessions(&self) -> usize {
-        self.plan.settings.max_sessions
+    pub(super) fn settings(&self) -> &Settings {
+        &self.plan.settings
     }
 }

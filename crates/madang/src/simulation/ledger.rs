@@ -4,6 +4,7 @@
 //! arrived. A rule that is broken is noted once, with its name, and ends the run.
 
 mod arrivals;
+mod prefixes;
 mod requests;
 mod rest;
 mod waits;
@@ -16,6 +17,7 @@ use madang_driver::Time;
 use madang_driver::sim::Random;
 use madang_wire::FrameError;
 
+pub(super) use self::prefixes::Prefixes;
 use super::chronicle::Chronicle;
 use super::payload::{ANSWER, Payload, WAITING};
 use crate::{Leave, LeaveReason, SessionId};
@@ -215,6 +217,8 @@ pub(super) struct Ledger {
     serials: BTreeSet<u64>,
     pub(super) peers: BTreeMap<SocketAddr, PeerTale>,
     waits: waits::Waits,
+    /// What the server takes from a prefix, if it limits that.
+    pub(super) prefixes: Option<Prefixes>,
     /// Server sessions by the peer's address; client sessions by their own.
     by_peer: BTreeMap<SocketAddr, SessionId>,
     by_self: BTreeMap<SocketAddr, SessionId>,
@@ -253,6 +257,7 @@ impl Ledger {
             serials: BTreeSet::new(),
             peers: BTreeMap::new(),
             waits: waits::Waits::default(),
+            prefixes: None,
             by_peer: BTreeMap::new(),
             by_self: BTreeMap::new(),
             sendings: Vec::new(),
@@ -290,6 +295,7 @@ impl Ledger {
     pub(super) fn house_starts(&mut self, house: usize) {
         if self.houses[house].is_server {
             self.newest.clear();
+            self.forget_rates();
         }
         self.note(|| format!("house {house} starts"));
     }

@@ -8,7 +8,7 @@ mod manners;
 mod speech;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub(super) const ASK_EVERY: Duration = Duration::from_millis(150);
 
 /// How long it waits there for an answer before it takes the connection for dead, which it may be without its knowing.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long somebody stays away there whose prefix is at its limit: all of them together must leave others a slow pace of accepts.
+const KNOCK_AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expects {
@@ -126,6 +129,11 @@ impl Seat {
         Seat { number, line: None, next_act: starts, lives, tickets: Tickets::default() }
     }
 
+    /// Where it calls from.
+    pub(super) fn address(&self) -> IpAddr {
+        [127, 0, 0, 2 + (self.number % 4) as u8].into()
+    }
+
     /// Whether bytes wait for it that it would read.
     pub(super) fn has_mail(&self, calm: bool) -> bool {
         self.line
@@ -195,7 +203,10 @@ impl Seat {
             PeerState::Closed => true,
         };
         if is_gone {
-            if line.expects != Expects::Traffic || calm {
+            let is_at_limit = calm && ledger.has_all_it_may(line.peer.local().ip());
+            if is_at_limit {
+                self.next_act = now + KNOCK_AGAIN;
+            } else if line.expects != Expects::Traffic || calm {
                 // Turned away: it comes back, but not at once.
                 self.next_act = now + Duration::from_millis(20);
             }
@@ -212,8 +223,7 @@ impl Seat {
 
     fn begin(&mut self, table: &mut Table, calm: bool) {
         let manners = Manners::draw(table, calm, self.number);
-        let from = SocketAddr::from(([127, 0, 0, 2 + (self.number % 4) as u8], 0));
-        let Ok(peer) = table.world.peer(from, table.to) else { return };
+        let Ok(peer) = table.world.peer(SocketAddr::new(self.address(), 0), table.to) else { return };
         table.keys += 1;
         let key = table.keys;
         let tale = PeerTale {

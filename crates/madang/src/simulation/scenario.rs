@@ -1,6 +1,7 @@
 //! What a seed draws: the settings, the weather, the crowd and its temper. Most seeds leave most things out: what is always
 //! there hides what only shows without it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use madang_driver::DriverSettings;
@@ -37,6 +38,8 @@ pub(super) struct Scenario {
     pub(super) stalls: u32,
     pub(super) steps: u32,
     pub(super) descriptors_max: usize,
+    /// Whom the limits of a prefix are not for.
+    pub(super) exempt: Option<IpAddr>,
 }
 
 impl Scenario {
@@ -72,11 +75,14 @@ impl Scenario {
         // Apart, so that seeds keep what else they draw.
         let gate = &mut Random::new(seed ^ 0x6761_7465);
         draw_gate(gate, &mut settings);
+        let exempt = draw_prefix_limits(&mut Random::new(seed ^ 0x7072_6566_6978), &mut settings);
         if settings.accept_rate_max == Some(100) {
             // A burst of callers, a long pause, and one of them finds room to greet: such a door lets in no more than leave.
             settings.embryos_max = settings.embryos_max.max(seats as usize / 4);
         }
-        settings.handshake_threads = usize::from(Random::new(seed ^ 0x7368_616b_6573).below(3) == 0);
+        let shakes = &mut Random::new(seed ^ 0x7368_616b_6573);
+        settings.handshake_threads = usize::from(shakes.below(3) == 0);
+        settings.turn_handshakes_max = *pick(shakes, &[1, 1, 2, 16]);
         if settings.tick_ms > 0 {
             // As with the receive buffers below.
             faults = faults.with(FaultKind::TinyWindow, 0);
@@ -125,6 +131,7 @@ impl Scenario {
             },
             settings,
             descriptors_max,
+            exempt,
         }
     }
 }
@@ -239,6 +246,22 @@ fn draw_gate(dice: &mut Random, settings: &mut Settings) {
     settings.prefix_embryos_max = *pick(dice, &[None, Some(1_000)]);
     settings.prefix_rate_max = *pick(dice, &[None, Some(2_000)]);
     settings.accept_rate_max = *pick(dice, &[None, None, Some(100), Some(1_000)]);
+}
+
+/// A quarter of the seeds meet the limits of a prefix; in half of those somebody is exempt. All who call are neighbours, on five
+/// addresses, the first of which is that of the engine's client.
+fn draw_prefix_limits(dice: &mut Random, settings: &mut Settings) -> Option<IpAddr> {
+    if dice.below(4) > 0 {
+        return None;
+    }
+    settings.prefix_spares_loopback = false;
+    settings.prefix_connections_max = Some(*pick(dice, &[0, 1, 2, 5, 16]));
+    settings.prefix_embryos_max = Some(*pick(dice, &[0, 0, 1, 3]));
+    settings.prefix_rate_max = Some(*pick(dice, &[0, 0, 50, 300]));
+    settings.prefix_burst_max = *pick(dice, &[None, Some(1), Some(10)]);
+    settings.prefix_wide_factor = *pick(dice, &[1, 2, 4]);
+    let address = [127, 0, 0, 1 + dice.below(5) as u8];
+    dice.coin().then(|| address.into())
 }
 
 fn draw_temper(dice: &mut Random, settings: &Settings) -> Temper {

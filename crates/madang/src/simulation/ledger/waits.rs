@@ -221,9 +221,10 @@ impl Ledger {
         }
     }
 
-    /// Content is asked about a peer: none that is blocked.
+    /// Content is asked about a peer: none that is blocked, or too many of their prefix.
     pub(in crate::simulation) fn asks_for(&mut self, address: IpAddr) {
         let now = self.now;
+        self.passes_limits(address);
         let blocked = |(blocked, from, until): &&(IpAddr, Time, Time)| {
             *blocked == address && *from <= now && now < *until
         };
