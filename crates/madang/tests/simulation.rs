@@ -71,7 +71,10 @@ fn seeds_that_once_failed_run_clean() {
         (9_315_693, "P07: what ended a silence was on its way when the patience ran out"),
         (671_921_002, "P07: the same with a first word, whose silence had begun with the connect"),
         (1_675_902_605, "I9: long messages on their way through windows of some bytes"),
-        (4_381, "I9: who was at the limit of a prefix knocked so fast that others found no room in the backlog"),
+        (
+            4_381,
+            "I9: who was at the limit of a prefix knocked so fast that others found no room in the backlog",
+        ),
         (8_801_243, "I9: a paced door with room for one let in no more than a small pool cut"),
     ];
     for (seed, story) in stories {
