@@ -262,20 +262,22 @@ fn h9_timers_fire_in_time_are_replaced_and_cancelled_and_end_with_the_session(dr
         .on_join(move |cx, id| {
             let ms = Duration::from_millis;
             joined.send((0, cx.now())).unwrap();
-            assert!(cx.timer(id, ms(60), 1).is_queued());
             assert!(cx.timer(id, ms(30), 2).is_queued());
             assert!(cx.timer(id, ms(10), 3).is_queued());
             assert!(cx.timer(id, ms(20), 3).is_queued(), "3 is replaced: it fires once");
             assert!(cx.timer(id, ms(15), 4).is_queued());
             assert!(cx.cancel_timer(id, 4) && !cx.cancel_timer(id, 4) && !cx.cancel_timer(id, 99));
             assert!(cx.timer(id, Duration::MAX, 5).is_queued(), "far away is not an overflow");
-            assert!(cx.timer(id, ms(200), 6).is_queued());
         })
         .on_timer(move |cx, id, key| {
             tell.send((key, cx.now())).unwrap();
             match key {
-                // Set again from inside.
+                // Set again from inside; what comes next is only set then, as a busy machine fires all that is due at once.
                 2 => assert!(cx.timer(id, Duration::ZERO, 7).is_queued()),
+                7 => {
+                    assert!(cx.timer(id, Duration::from_millis(60), 6).is_queued());
+                    assert!(cx.timer(id, Duration::from_millis(30), 1).is_queued());
+                }
                 1 => assert!(cx.disconnect(id, 0)),
                 _ => {}
             }
@@ -292,12 +294,13 @@ fn h9_timers_fire_in_time_are_replaced_and_cancelled_and_end_with_the_session(dr
     for ((key, at), least) in fired.iter().zip([0, 20, 30, 30, 60]) {
         assert!(*at - fired[0].1 >= Duration::from_millis(least), "{key} is never early: {fired:?}");
     }
-    // Number 6 would have been due while this one runs.
+    // Number 6 would be due while this one runs.
     let _other = Raw::connect(server.local_addr());
     let other = watch.join();
     assert_eq!((0..4).map(|_| watch.timer(other)).collect::<Vec<_>>(), [3, 2, 7, 1]);
     watch.leave(other);
-    eventually("200 ms are over", || begun.elapsed() > Duration::from_millis(280));
+    let left = Instant::now();
+    eventually("the other's is overdue as well", || left.elapsed() > Duration::from_millis(60));
     assert!(!watch.rest().iter().any(|seen| matches!(seen, Seen::Timer(..))), "none after the leave");
     finish(server, &watch);
 }
