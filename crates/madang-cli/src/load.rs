@@ -123,6 +123,9 @@ pub(crate) struct Options {
     /// Our threads' share of the processors, as Unix has it: up to 19, which gives way to everybody
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(-20..=19), allow_negative_numbers = true)]
     nice: i32,
+    /// Our threads run only when nobody else wants their processor
+    #[arg(long, conflicts_with = "nice")]
+    idle: bool,
     /// Payload bytes of each message; from 9 on they carry a sequence number
     #[arg(long, default_value_t = 32)]
     size: usize,
@@ -380,6 +383,7 @@ impl Options {
             visits,
             core: self.core,
             nice: self.nice,
+            idle: self.idle,
             warm_up: Duration::from_secs(self.warm_up_seconds),
             measured: Duration::from_secs(self.seconds),
             ramp: Duration::from_secs(self.ramp_seconds),

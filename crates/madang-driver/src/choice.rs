@@ -144,6 +144,41 @@ pub fn prioritize_thread(nice: i32) -> std::io::Result<()> {
     }
 }
 
+/// Lets the current thread run only when nobody else wants its processor, and stop at once when somebody does. The least
+/// `nice` of [`prioritize_thread`] is more than that: on Linux such a thread keeps a processor for its slice, some
+/// milliseconds, while others wait. On a processor that is always busy it hardly runs at all (Linux: three thousandths).
+///
+/// # Errors
+/// The system has no such thing for a thread (macOS, BSD).
+pub fn idle_thread() -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: a struct of numbers, for all of which zero is a value: no priority. Some systems' have more of them.
+        let no_priority: libc::sched_param = unsafe { std::mem::zeroed() };
+        // SAFETY: the call reads `no_priority`, which lives until it returns; 0 is the calling thread.
+        match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &no_priority) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::System::Threading::{
+            GetCurrentThread, SetThreadPriority, THREAD_PRIORITY_IDLE,
+        };
+
+        // SAFETY: the pseudo handle of the calling thread needs no closing.
+        match unsafe { SetThreadPriority(GetCurrentThread(), THREAD_PRIORITY_IDLE) } {
+            0 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", windows)))]
+    {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Pins the current thread to one processor.
 ///
 /// # Errors
@@ -175,5 +210,17 @@ pub fn pin_thread(core: usize) -> std::io::Result<()> {
     {
         let _ = core;
         Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn an_idle_thread_is_one_to_the_system_and_its_neighbours_are_none() {
+        // SAFETY: the call takes a number and touches no memory; 0 is the calling thread.
+        let class = || unsafe { libc::sched_getscheduler(0) };
+        let idle = std::thread::spawn(move || super::idle_thread().map(|()| class()));
+        assert_eq!(idle.join().expect("no panic").expect("everybody may be idle"), libc::SCHED_IDLE);
+        assert_ne!(class(), libc::SCHED_IDLE);
     }
 }

@@ -43,7 +43,7 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 pub mod uring;
 
-pub use choice::{DriverKind, UseDriver, pin_thread, prioritize_thread};
+pub use choice::{DriverKind, UseDriver, idle_thread, pin_thread, prioritize_thread};
 pub use clock::Clock;
 pub use completion::{Completion, RecvEnd};
 pub use contract::{AttachError, ConnectError, Driver, DriverFigures, Full, Leaked, Wait};

@@ -23,7 +23,7 @@ const LOOK_EACH: Duration = Duration::from_millis(20);
 /// How late a crowd may be: it connects, prepares its handshakes and sees its visitors out besides.
 const LATE: Duration = Duration::from_secs(90);
 
-/// The share of a processor of those who do wrong, as Unix has it: the least there is.
+/// A bystander's share of a processor, as Unix has it: the least there is.
 const GIVES_WAY: i32 = 19;
 
 /// A crowd that is guided comes to its end by this time at the latest, whatever becomes of who guides it.
@@ -111,11 +111,11 @@ impl<'a> Stage<'a> {
         Ok(Guided::new(self, Crowd::start("load", &all)?))
     }
 
-    /// The same of those who do wrong. Where all clients have one processor the honest come first: what they wait for is to
-    /// be the server.
+    /// The same of those who do wrong. Where all clients have one processor the honest come first, and at once: what they
+    /// wait for is to be the server.
     pub(crate) fn yielding(&self, house: &House, arguments: &str) -> anyhow::Result<Guided<'_>> {
-        let gives_way = self.clients_core.map_or_else(String::new, |_| format!("--nice {GIVES_WAY} "));
-        self.guided(house, &(gives_way + arguments))
+        let gives_way = self.clients_core.map_or("", |_| "--idle ");
+        self.guided(house, &format!("{gives_way}{arguments}"))
     }
 
     /// Waits for the end of a crowd and gives its report.

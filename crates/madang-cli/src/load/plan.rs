@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) core: Option<usize>,
     /// Their share of it, as Unix has it.
     pub(crate) nice: i32,
+    /// They run only when nobody else wants it.
+    pub(crate) idle: bool,
     /// Traffic that is not measured yet.
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
@@ -56,7 +58,9 @@ impl Plan {
         if let Some(core) = self.core {
             madang_driver::pin_thread(core).with_context(|| format!("--core {core}"))?;
         }
-        if self.nice != 0 {
+        if self.idle {
+            madang_driver::idle_thread().context("--idle")?;
+        } else if self.nice != 0 {
             let nice = self.nice;
             madang_driver::prioritize_thread(nice).with_context(|| format!("--nice {nice}"))?;
         }
@@ -90,6 +94,7 @@ mod tests {
             visits: Visits::default(),
             core: None,
             nice: 0,
+            idle: false,
             warm_up: Duration::ZERO,
             measured: Duration::ZERO,
             ramp: Duration::ZERO,
