@@ -71,7 +71,7 @@ pub struct Settings {
     /// a message may have to wait for one.
     pub handshake_threads: usize,
     /// WAN servers without `handshake_threads`: steps of handshakes taken in a turn, at most. A handshake has two, each of which
-    /// takes about as long as fifty messages. Log-ins that come faster wait, messages do not.
+    /// takes about as long as thirty messages. Log-ins that come faster wait, messages do not.
     pub turn_handshakes_max: usize,
     /// The time that a turn's completions should take; the batch is made smaller when it takes longer.
     pub turn_us_max: u64,
