@@ -24,7 +24,7 @@ impl<'a> End<'a> {
         Self { signals, deadline, empties: None }
     }
 
-    pub(crate) fn has_come(&self) -> bool {
+    fn has_come(&self) -> bool {
         self.signals.raised()
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
             || self.empties.is_some_and(|server| server.figures().sessions == 0)
