@@ -40,22 +40,26 @@ pub fn announced(line: &str) -> Option<SocketAddr> {
 pub struct CpuTime {
     /// Nanoseconds that the threads ran.
     pub ran_ns: u64,
-    /// Nanoseconds that they were ready but something else had the CPU: a measure of how quiet the machine was.
+    /// Nanoseconds that the one of them which has run the most was ready but something else had the CPU: a measure of how quiet
+    /// the machine was. Another that looks for a signal now and then waits for that one, a whole turn each time.
     pub waited_ns: u64,
 }
 
 impl CpuTime {
-    /// Sums `/proc/PID/task/*/schedstat`. A thread that ends while being read counts for nothing.
+    /// Reads `/proc/PID/task/*/schedstat`. A thread that ends while being read counts for nothing.
     ///
     /// # Errors
     /// The process is gone.
     pub fn of(process: u32) -> io::Result<Self> {
-        let mut sum = Self::default();
+        let (mut sum, mut most) = (Self::default(), 0);
         for task in fs::read_dir(format!("/proc/{process}/task"))? {
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             let mut figures = text.split_ascii_whitespace().map_while(|figure| figure.parse::<u64>().ok());
-            sum.ran_ns += figures.next().unwrap_or(0);
-            sum.waited_ns += figures.next().unwrap_or(0);
+            let (ran, waited) = (figures.next().unwrap_or(0), figures.next().unwrap_or(0));
+            sum.ran_ns += ran;
+            if ran > most {
+                (most, sum.waited_ns) = (ran, waited);
+            }
         }
         Ok(sum)
     }
