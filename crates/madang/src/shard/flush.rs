@@ -40,7 +40,7 @@ pub(super) const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// As soon as so much was made in a flush it is handed over, and comes back, before more is made. The chunks of five thousand
 /// encrypted sessions are a large broadcast's 10 MB: they would leave the cache twice, before the kernel reads them and before
-/// they are written again. A quarter of a usual L2, since the kernel has its own copies and its sockets there.
+/// they are written again. Half of a usual L2, since the kernel has its own copies and its sockets there.
 const HANDED_OVER_BYTES: usize = 512 << 10;
 
 /// The largest chunk: what does not fit starts another.
