@@ -136,8 +136,9 @@ impl Guests {
     }
 
     /// Who makes way when there is no room for another stranger: of the neighbourhood that most strangers come from, the
-    /// one who has been here longest and has proven nothing, or was refused and stays on. Nobody, while that one has just come, unless his neighbourhood
-    /// is a crowd of more than `crowd`: if everybody made way at once, a flood would leave nobody the time to greet.
+    /// one who has been here longest and has proven nothing, or was refused and stays on. Nobody, while that one has just
+    /// come, unless his neighbourhood is a crowd of more than `crowd`: if everybody made way at once, a flood would leave
+    /// nobody the time to greet.
     pub(super) fn least_welcome(&self, now: Time, crowd: u32) -> Option<GuestId> {
         let (size, oldest) = self.crowds.oldest_of_largest()?;
         let since = self.guests.get(&oldest)?.since;

@@ -6,8 +6,9 @@
 //! | IPv6 | its /64, which one customer has | its /48, which one site has |
 //!
 //! A limit is for those who stay. Beyond it there is a little room ([`slack`]) for those who are on their way out (sessions that
-//! leave, and peers that were told no and have not hung up), and, where peers greet, for those who may prove to be back: a client that comes again at once is here before its old session has
-//! left, and a waiter before it has shown its ticket. Whether one is too many is looked at again when it has greeted.
+//! leave, and peers that were told no and have not hung up), and, where peers greet, for those who may prove to be back: a
+//! client that comes again at once is here before its old session has left, and a waiter before it has shown its ticket.
+//! Whether one is too many is looked at again when it has greeted.
 //!
 //! The wide limits are `prefix_wide_factor` times the narrow ones. What is here now is counted exactly, in a map that the
 //! connections themselves bound. How fast it came is remembered in a table of fixed size, in which a flood from many

@@ -92,7 +92,7 @@ impl<D: Driver> Shard<D> {
         Ok(())
     }
 
-    /// Its sessions as the gate counts them; none that nothing has become of yet.
+    /// Its sessions, as the gate counts them.
     pub(crate) fn counted(&self) -> impl Iterator<Item = Counted> {
         let sessions = &self.core.sessions;
         (0..sessions.end()).filter_map(|local| {

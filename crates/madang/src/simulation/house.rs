@@ -238,7 +238,7 @@ impl House {
         }
     }
 
-    /// Between letters the gate's counts are what is here. Its server's sessions are within the limits of their prefixes at any time.
+    /// A server's sessions are within the limits of their prefixes, and between letters the gate's counts are what is here.
     fn audit_gate(&self) -> Result<(), (&'static str, String)> {
         let Some(life) = self.life.as_ref().filter(|life| life.fabric.is_server) else { return Ok(()) };
         let shards = || life.seats.iter().flatten().map(|desk| &desk.shard);
