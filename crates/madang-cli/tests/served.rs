@@ -331,34 +331,51 @@ fn messages_to_everybody_come_beside_the_echoes() {
     server.stop();
 }
 
+/// Players of a WAN server who stay until they are told to leave.
+struct Players {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Players {
+    /// So many of them, all in.
+    fn join(server: &Serving, count: u64) -> Self {
+        let crowd = count.to_string();
+        let load = ["load", "--addr", &server.address, "--wan", &server.key, "--connections", &crowd];
+        let run =
+            ["--rate", "100", "--seconds", "600", "--warm-up-seconds", "0", "--words", "--live", "--json"];
+        let mut load = madang(&[&load[..], &run].concat());
+        let mut child = load.stdin(Stdio::piped()).spawn().expect("the binary that was just built");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        while json(lines.next())["live"]["connections"] != count {}
+        Self { child, lines }
+    }
+
+    /// Tells them to leave; how it was.
+    fn leave(mut self) -> serde_json::Value {
+        writeln!(self.child.stdin.take().expect("it is piped"), "end").expect("it listens");
+        let report = self.lines.map(|line| json(Some(line))).find(|line| line["live"].is_null());
+        assert!(self.child.wait().expect("our own child").success(), "{report:?}");
+        report.expect("a report behind the live lines")["report"]["runs"][0].take()
+    }
+}
+
+fn json(line: Option<std::io::Result<String>>) -> serde_json::Value {
+    serde_json::from_str(&line.expect("it goes on").expect("text")).expect("an object a line")
+}
+
 /// Players are served on after an announcement, newcomers are not let in, and when the last has left there is no more to
 /// wait for.
 #[test]
 fn o2_serve_announces_its_stop_and_players_finish_first() {
     let serve = ["--wan", "--driver", "readiness", "--broadcast", "20", "--drain-seconds", "600"];
     let mut server = Serving::start(&serve).expect("it is always there");
-    let crowd =
-        ["load", "--addr", &server.address, "--wan", &server.key, "--connections", "10", "--rate", "100"];
-    let mut load = madang(&[&crowd[..], &["--seconds", "4", "--json"]].concat())
-        .spawn()
-        .expect("the binary that was just built");
-    std::thread::sleep(Duration::from_millis(2_000));
+    let players = Players::join(&server, 10);
     server.announces("stopping in 600 s, or when all have left");
-    let newcomer =
-        ["dummy", "--addr", &server.address, "--wan", &server.key, "--clients", "1", "--mode", "steady"];
-    check(&newcomer, 1, &["Draining"]);
-    assert!(
-        load.try_wait().expect("our own child").is_none(),
-        "it was to come to its end behind the announcement"
-    );
-    let output = load.wait_with_output().expect("our own child");
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
-    assert_eq!(
-        (&report["runs"][0]["connections"], &report["runs"][0]["failed"]),
-        (&10.into(), &0.into()),
-        "{report}"
-    );
+    let newcomer = ["dummy", "--addr", &server.address, "--wan", &server.key, "--clients", "1"];
+    check(&[&newcomer[..], &["--mode", "steady"]].concat(), 1, &["Draining"]);
+    let run = players.leave();
+    assert_eq!((&run["connections"], &run["failed"]), (&10.into(), &0.into()), "{run}");
     let begun = Instant::now();
     server.stops();
     assert!(begun.elapsed() < Duration::from_secs(60), "it waited for nobody");
@@ -370,24 +387,18 @@ fn o2_serve_stops_when_its_time_is_over_or_it_is_asked_again() {
     for (seconds, asked_again) in [("2", false), ("600", true)] {
         let serve = ["--wan", "--driver", "readiness", "--drain-seconds", seconds];
         let mut server = Serving::start(&serve).expect("it is always there");
-        let crowd = ["load", "--addr", &server.address, "--wan", &server.key, "--connections", "5"];
-        let load = madang(&[&crowd[..], &["--rate", "100", "--seconds", "600"]].concat())
-            .spawn()
-            .expect("the binary that was just built");
-        std::thread::sleep(Duration::from_millis(1_500));
+        let mut players = Players::join(&server, 5);
         let begun = Instant::now();
         server.announces(&format!("stopping in {seconds} s, or when all have left"));
         if asked_again {
-            std::thread::sleep(Duration::from_millis(500));
             server.signal();
         }
-        let least = if asked_again { 500 } else { 2_000 };
+        let least = if asked_again { 0 } else { 2_000 };
         server.stops();
         let took = begun.elapsed();
         assert!((least..60_000).contains(&took.as_millis()), "{seconds} s: {took:?}");
-        // The players are told, and that is the end of the run.
-        let output = load.wait_with_output().expect("our own child");
-        assert!(output.status.code() == Some(1) && text(&output).contains("5 × "), "{}", text(&output));
+        // The players hear of it, and that is the end of their run.
+        assert_eq!(players.child.wait().expect("our own child").code(), Some(1));
     }
 }
 
