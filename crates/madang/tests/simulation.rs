@@ -75,6 +75,10 @@ fn seeds_that_once_failed_run_clean() {
             4_381,
             "I9: who was at the limit of a prefix knocked so fast that others found no room in the backlog",
         ),
+        (
+            2_104_879_034,
+            "S14: a waiter's turn came while it was blocked, and content heard of the end later than of its return",
+        ),
         (8_801_243, "I9: a paced door with room for one let in no more than a small pool cut"),
     ];
     for (seed, story) in stories {

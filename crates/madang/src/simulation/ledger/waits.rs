@@ -32,6 +32,13 @@ struct Wait {
     broke: bool,
 }
 
+impl Waits {
+    /// Whether an address was ever blocked: whose turn came then has lost it, and content may hear of that long after.
+    fn was_blocked(&self, address: IpAddr) -> bool {
+        self.blocks.iter().any(|(blocked, ..)| *blocked == address)
+    }
+}
+
 impl Ledger {
     /// Content hears of a waiter.
     pub(in crate::simulation) fn waits(
@@ -102,9 +109,12 @@ impl Ledger {
                     && !self.tampered;
                 let earns_it =
                     self.peers.get(&peer).is_none_or(|peer| !peer.says_goodbye && !peer.is_hostile);
-                let was_blocked = self.waits.blocks.iter().any(|(address, ..)| *address == peer.ip());
                 let grace = tale.grace;
-                if is_promised && earns_it && !was_blocked && self.now.since(told) < grace {
+                if is_promised
+                    && earns_it
+                    && !self.waits.was_blocked(peer.ip())
+                    && self.now.since(told) < grace
+                {
                     let ago = self.now.since(told);
                     self.fail("O4", format!("{} lost its turn {ago:?} after it was told of it", waiter.id));
                 }
@@ -130,7 +140,10 @@ impl Ledger {
             // Behind the grace nothing is owed, though content may hear of it a moment later than the newcomer.
             let grace = self.houses[house].grace;
             let wait = self.waits.known.get(name);
-            let is_owed = wait.is_some_and(|wait| !wait.is_over && self.now.since(wait.told) < grace);
+            let is_owed = wait.is_some_and(|wait| {
+                let is_in_time = self.now.since(wait.told) < grace;
+                !wait.is_over && is_in_time && !self.waits.was_blocked(wait.peer.ip())
+            });
             let same_life = (name.0, name.1) == (house, self.houses[house].life);
             if same_life && is_owed {
                 let what = format!("peer {remote} shows a good ticket of {}, and is a newcomer", name.2);
