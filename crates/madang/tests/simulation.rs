@@ -75,6 +75,12 @@ fn seeds_that_once_failed_run_clean() {
             4_381,
             "I9: who was at the limit of a prefix knocked so fast that others found no room in the backlog",
         ),
+        (679_838_725, "I9: the same of links, whose pause between two tries stayed short"),
+        (31_012_646, "I9: the same of links that nobody greets, which take themselves for joined each time"),
+        (
+            679_853_433,
+            "S8: what an abort left of a receive was told in hundreds of pieces, each of them held back",
+        ),
         (
             2_104_879_034,
             "S14: a waiter's turn came while it was blocked, and content heard of the end later than of its return",

@@ -30,8 +30,9 @@ pub(super) const ASK_EVERY: Duration = Duration::from_millis(150);
 /// How long it waits there for an answer before it takes the connection for dead, which it may be without its knowing.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long somebody stays away there whose prefix is at its limit: all of them together must leave others a slow pace of accepts.
-const KNOCK_AGAIN: Duration = Duration::from_secs(2);
+/// How long somebody stays away there whose prefix is at its limit: all of them together must leave others a slow pace of
+/// accepts.
+pub(super) const KNOCK_AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expects {

@@ -9,6 +9,7 @@ use madang_driver::sim::{FaultKind, Faults, Random};
 
 use super::codec::Tongue;
 use super::content::Temper;
+use super::peers::KNOCK_AGAIN;
 use crate::{Secret, Settings, WhenSlow};
 
 #[derive(Debug)]
@@ -260,6 +261,10 @@ fn draw_prefix_limits(dice: &mut Random, settings: &mut Settings) -> Option<IpAd
     settings.prefix_rate_max = Some(*pick(dice, &[0, 0, 50, 300]));
     settings.prefix_burst_max = *pick(dice, &[None, Some(1), Some(10)]);
     settings.prefix_wide_factor = *pick(dice, &[1, 2, 4]);
+    // As the other callers do, links of the engine's client that are one too many come to knock seldom. Where nobody greets
+    // they take themselves for joined each time, and begin with the shortest pause again.
+    settings.reconnect_min_ms = settings.reconnect_min_ms.max(100);
+    settings.reconnect_max_ms = settings.reconnect_max_ms.max(KNOCK_AGAIN.as_millis() as u64);
     let address = [127, 0, 0, 1 + dice.below(5) as u8];
     dice.coin().then(|| address.into())
 }

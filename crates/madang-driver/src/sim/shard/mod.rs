@@ -175,11 +175,15 @@ impl Shard {
             Word::Send(conn) => self.places[conn.index()].send.as_ref().is_some_and(Sending::is_told_late),
             _ => false,
         };
-        let until = if machine.dice.fires(FaultKind::CompletionWithheld) || told_late {
+        let mut until = if machine.dice.fires(FaultKind::CompletionWithheld) || told_late {
             machine.now() + machine.dice.hold()
         } else {
             machine.now()
         };
+        // What an abort left of a receive may be told in hundreds of pieces: no system holds back each of them.
+        if matches!(word, Word::Recv(conn) if self.places[conn.index()].is_aborted) {
+            until = machine.now();
+        }
         let until = until.max(self.silent_until(word));
         if until > machine.now() {
             self.held.push((until, word));
