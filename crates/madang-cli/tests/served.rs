@@ -2,24 +2,14 @@
 //! framing, and what `load` and `demo` make of servers that are right and of one that is not.
 #![cfg(unix)]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-fn madang(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_madang"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn output(arguments: &[&str]) -> Output {
-    madang(arguments).output().expect("the binary that was just built")
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use support::{madang, output, text};
 
 /// The command ends with this code and says all of this.
 #[track_caller]
@@ -572,58 +562,6 @@ fn serve_takes_its_settings_from_a_file_and_options_win() {
     let mut second = TcpStream::connect(&server.address).expect("the backlog takes it");
     assert!(matches!(second.read(&mut echo), Ok(0) | Err(_)), "a second session where one is the most");
     server.stop();
-}
-
-/// Everything of a scenario holds but what a busy machine decides: how its times compare, which one round does not resolve,
-/// and whether the clients are done with one stranger before the next is due. Without pins, where those who do wrong are as
-/// any process: beside other tests those who run only on an idle processor would not run.
-#[track_caller]
-fn check_edge(scenario: &str, lines: &[&str]) {
-    let output =
-        output(&["edge", scenario, "--percent", "2", "--seconds", "2", "--rounds", "1", "--pin", "false"]);
-    let text = text(&output);
-    let verdicts =
-        |verdict: &'static str| text.lines().filter(move |line| line.trim_start().starts_with(verdict));
-    assert!(verdicts("FAIL").all(|line| line.contains("no room at the client")), "{text}");
-    assert!(verdicts("????").all(|line| line.contains("p99")), "{text}");
-    let code = match (verdicts("FAIL").count(), verdicts("????").count()) {
-        (0, 0) => 0,
-        (0, _) => 3,
-        _ => 1,
-    };
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in lines {
-        assert!(text.lines().any(|line| line.trim_start().starts_with(part)), "no {part:?} in:\n{text}");
-    }
-}
-
-#[test]
-fn b08_edge_strangers_are_gone_by_the_deadline() {
-    let lines = ["ok    strangers that ended as they must", "ok    the longest that one was suffered"];
-    check_edge("slow-loris", &lines);
-}
-
-#[test]
-fn f12_edge_garbage_is_not_answered() {
-    check_edge("garbage", &["ok    garbage that ended as they must", "ok    after the stop"]);
-}
-
-#[test]
-fn edge_a_storm_of_log_ins_is_let_in() {
-    check_edge("storm", &["ok    log-ins that ended as they must", "ok    honest connections that failed"]);
-}
-
-#[test]
-fn b01_edge_who_never_reads_leaves_as_a_slow_consumer() {
-    let lines = ["ok    left as slow consumers", "ok    bytes in packets when all are gone"];
-    check_edge("never-readers", &lines);
-}
-
-#[test]
-fn edge_all_get_in_in_order_and_keep_their_turn() {
-    let lines =
-        ["ok    clients that got in", "ok    lost their link for two seconds", "ok    places out of order"];
-    check_edge("queue", &lines);
 }
 
 #[test]
