@@ -18,7 +18,8 @@
 //! * [`ExpectSeal`] and [`seal_link`] begin a sealed LAN link, whose records hold a LAN's frames from the greeting on.
 //!
 //! The protocol is `Noise_NK_25519_AESGCM_SHA256` or `…ChaChaPoly…`, for links `Noise_NNpsk0_25519_AESGCM_SHA256`. Keys are
-//! wiped when they are dropped; what `snow` and `ring` hold of them while they work is theirs, and is not wiped.
+//! wiped when they are dropped; what `snow`, `ring` and the curves hold of them while they work is theirs, and
+//! not all of it is wiped.
 //! Handshakes allocate, records do not. Randomness is an argument: 32 fresh bytes a handshake, which become its ephemeral
 //! key.
 //!

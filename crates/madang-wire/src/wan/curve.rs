@@ -9,6 +9,8 @@
 
 use subtle::ConstantTimeEq;
 
+use super::keys::Secret;
+
 /// The public half of a secret key.
 pub(super) fn public(secret: &[u8; 32]) -> [u8; 32] {
     fast::public(secret).unwrap_or_else(|| portable::public(secret))
@@ -16,9 +18,10 @@ pub(super) fn public(secret: &[u8; 32]) -> [u8; 32] {
 
 /// What the holder of `secret` and the holder of the other half of `theirs` share. `None` if `theirs` is one of the few keys
 /// under which everybody shares 32 zeros: RFC 7748 leaves it to us to refuse them.
-pub(super) fn shared(secret: &[u8; 32], theirs: &[u8; 32]) -> Option<[u8; 32]> {
-    let shared = fast::shared(secret, theirs).unwrap_or_else(|| portable::shared(secret, theirs));
-    let worthless = bool::from(shared.ct_eq(&[0; 32]));
+pub(super) fn shared(secret: &[u8; 32], theirs: &[u8; 32]) -> Option<Secret> {
+    let mut shared = fast::shared(secret, theirs).unwrap_or_else(|| portable::shared(secret, theirs));
+    let shared = Secret::take(&mut shared);
+    let worthless = bool::from(shared.bytes().ct_eq(&[0; 32]));
     (!worthless).then_some(shared)
 }
 
@@ -98,6 +101,10 @@ mod tests {
         digits.parse().map_or([0; 32], |key: PublicKey| *key.bytes())
     }
 
+    fn both_share(secret: &[u8; 32], theirs: &[u8; 32]) -> Option<[u8; 32]> {
+        shared(secret, theirs).map(|shared| *shared.bytes())
+    }
+
     /// RFC 7748, 5.2.
     #[test]
     fn both_writings_know_the_vectors_of_the_standard() {
@@ -115,14 +122,14 @@ mod tests {
         ] {
             let [secret, theirs, expected] = [secret, theirs, expected].map(bytes);
             assert_eq!(portable::shared(&secret, &theirs), expected);
-            assert_eq!(shared(&secret, &theirs), Some(expected));
+            assert_eq!(both_share(&secret, &theirs), Some(expected));
         }
     }
 
     #[test]
     fn a_worthless_key_shares_nothing() {
         for worthless in [[0; 32], std::array::from_fn(|at| u8::from(at == 0))] {
-            assert_eq!(shared(&[7; 32], &worthless), None);
+            assert_eq!(both_share(&[7; 32], &worthless), None);
         }
     }
 
@@ -130,7 +137,7 @@ mod tests {
         #[test]
         fn both_writings_give_the_same(secret: [u8; 32], theirs: [u8; 32]) {
             let expected = portable::shared(&secret, &theirs);
-            prop_assert_eq!(shared(&secret, &theirs), (expected != [0; 32]).then_some(expected));
+            prop_assert_eq!(both_share(&secret, &theirs), (expected != [0; 32]).then_some(expected));
             prop_assert_eq!(public(&secret), portable::public(&secret));
         }
     }

@@ -125,10 +125,8 @@ impl Dh for X25519 {
 
     fn dh(&self, theirs: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let theirs = theirs.first_chunk().ok_or(snow::Error::Dh)?;
-        let mut shared = curve::shared(&self.secret, theirs).ok_or(snow::Error::Dh)?;
-        let room = out.first_chunk_mut().ok_or(snow::Error::Dh)?;
-        *room = shared;
-        shared.zeroize();
+        let shared = curve::shared(&self.secret, theirs).ok_or(snow::Error::Dh)?;
+        *out.first_chunk_mut().ok_or(snow::Error::Dh)? = *shared.bytes();
         Ok(())
     }
 }
