@@ -110,8 +110,9 @@ pub(crate) struct Options {
     /// Beside the connections: so many a second that log in, are welcome and go
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     storm: Option<u64>,
-    /// With `--storm`: handshakes to begin before the run, in place of those of the whole run (some KiB each)
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=200_000))]
+    /// With `--storm`: handshakes to begin before the run, and again before each time that they come, in place of those of
+    /// the whole run (some KiB each)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     prepared: Option<u64>,
     /// Follow words on standard input, one a line: `come` and `rest` say whether those beside the connections come, `end`
     /// ends the run

@@ -1,13 +1,17 @@
 //! Links: the outgoing connections of a client, kept.
 //!
 //! A link that is down is tried again, with a pause that doubles up to a bound and a full jitter over it, so that the peers
-//! of a server that restarts do not all come at once. Each connection that succeeds is a new session with a new id; while
+//! of a server that restarts do not all come at once. The doubling begins anew after a session that has lived for the longest
+//! pause, and not before: a server that takes each connection and ends it at once is not knocked at as fast as it can. Each
+//! connection that succeeds is a new session with a new id; while
 //! the link is down there is none, and nothing is queued for it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use madang_driver::Time;
 
 use crate::SessionId;
 use crate::error::LinkDown;
@@ -36,8 +40,10 @@ pub(crate) struct LinkSpec {
 
 pub(crate) struct LinkState {
     pub(crate) spec: LinkSpec,
-    /// The pause before the next try.
-    pub(crate) pause: Duration,
+    /// The pause before the last try.
+    pause: Duration,
+    /// When its session began, while there is one.
+    up_since: Option<Time>,
     /// Why the last try failed, until it is told or forgotten.
     pub(crate) down: Option<LinkDown>,
     /// Tries that a server did not answer: the next one takes the next of the pinned keys.
@@ -62,6 +68,7 @@ impl Links {
     pub(crate) fn add(&mut self, spec: LinkSpec) {
         let state = LinkState {
             pause: Duration::ZERO,
+            up_since: None,
             down: None,
             unanswered: 0,
             told: false,
@@ -103,13 +110,58 @@ impl Links {
     }
 
     /// The link has a session.
-    pub(crate) fn up(&mut self, link: u32, id: SessionId) {
+    pub(crate) fn up(&mut self, link: u32, id: SessionId, now: Time) {
         if let Some(state) = self.get(link) {
             state.spec.cell.store(id.to_u64(), Ordering::Release);
             state.down = None;
             state.told = false;
-            state.pause = Duration::ZERO;
+            state.up_since = Some(now);
             state.ticket = Vec::new();
+        }
+    }
+}
+
+impl LinkState {
+    /// The longest pause before the next try, its session having ended, or the last try.
+    pub(crate) fn next_pause(&mut self, now: Time, least: Duration, most: Duration) -> Duration {
+        if self.up_since.take().is_some_and(|since| now.since(since) >= most) {
+            self.pause = Duration::ZERO;
+        }
+        self.pause = (self.pause * 2).clamp(least, most);
+        self.pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::ms;
+
+    #[test]
+    fn n5_the_pause_doubles_until_a_session_has_lived_for_the_longest() {
+        /// How long the session lived in ms, if the try brought one, and the pause after it.
+        type Steps = &'static [(Option<u64>, u64)];
+        let cases: [(&str, Steps); 3] = [
+            (
+                "nobody there",
+                &[(None, 100), (None, 200), (None, 400), (None, 800), (None, 1_000), (None, 1_000)],
+            ),
+            ("a server that ends each session at once", &[(Some(0), 100), (Some(0), 200), (Some(999), 400)]),
+            ("a session that lived", &[(None, 100), (None, 200), (Some(1_000), 100), (Some(0), 200)]),
+        ];
+        for (what, steps) in cases {
+            let mut links = Links::default();
+            let route = Route { remote: ([127, 0, 0, 1], 1).into(), local: None };
+            links.add(LinkSpec { link: 0, route, cell: LinkCell::default() });
+            let mut now = Time::ZERO;
+            for (step, (lived, pause)) in steps.iter().enumerate() {
+                if let Some(lived) = lived {
+                    links.up(0, SessionId::from_u64(1).expect("not zero"), now);
+                    now = now + ms(*lived);
+                }
+                let state = links.get(0).expect("it was added");
+                assert_eq!(state.next_pause(now, ms(100), ms(1_000)), ms(*pause), "{what}, step {step}");
+            }
         }
     }
 }

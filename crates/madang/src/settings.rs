@@ -167,7 +167,8 @@ pub struct Settings {
     pub drain_bytes_max: usize,
     /// `stop` gives up on sessions that did not leave after so long.
     pub stop_timeout_ms: u64,
-    /// Links: the first pause before connecting again; it doubles, with jitter, up to `reconnect_max_ms`.
+    /// Links: the first pause before connecting again; it doubles, with jitter, up to `reconnect_max_ms`, and begins anew
+    /// after a session that has lived for so long.
     pub reconnect_min_ms: u64,
     /// See `reconnect_min_ms`.
     pub reconnect_max_ms: u64,

@@ -26,7 +26,7 @@ pub(crate) struct Others<'a> {
     pub(crate) here: usize,
     /// And so long they have been.
     pub(crate) settle: Duration,
-    /// Log-ins of theirs a second, whose handshakes are begun before all.
+    /// Log-ins of theirs a second, whose handshakes are begun before they come.
     pub(crate) log_ins: u64,
 }
 
@@ -58,9 +58,10 @@ impl Comparison {
         others: &Others<'_>,
     ) -> anyhow::Result<Self> {
         let bystander = stage.options.bystander.then(|| stage.bystander(house)).transpose()?;
-        // Who does wrong comes first: it takes long to begin handshakes by the thousand.
+        // Who does wrong is there first: it takes long to begin handshakes by the thousand.
         let wrong = |at: &House| {
-            let prepared = others.log_ins * stage.options.rounds * (stage.options.seconds + 3);
+            // Of one part: they prepare again before each.
+            let prepared = others.log_ins * (stage.options.seconds + 3);
             let crowd = stage.yielding(at, &format!("{} --prepared {prepared}", others.arguments))?;
             crowd.until("it speaks", |live| live.messages_per_second > 0.0)?;
             anyhow::Ok(Beside { crowd: Some(crowd), side: Side::default() })
@@ -157,7 +158,9 @@ impl Beside<'_> {
     fn part(&mut self, stage: &Stage<'_>, honest: &Guided<'_>, others: &Others<'_>) -> anyhow::Result<()> {
         if let Some(crowd) = &mut self.crowd {
             crowd.say("come")?;
-            crowd.until("all are here", |live| live.visitors >= others.here)?;
+            crowd.until("all are here", |live| {
+                live.visitors >= others.here && (others.log_ins == 0 || !live.log_ins.is_empty())
+            })?;
             std::thread::sleep(others.settle);
         }
         self.side.add(honest.seconds(stage.options.seconds)?);

@@ -84,6 +84,6 @@ impl<'a> Guided<'a> {
                 return Ok(live);
             }
         }
-        bail!("a crowd ended before it should")
+        bail!("a crowd ended before it should: {}", self.crowd.complaint())
     }
 }

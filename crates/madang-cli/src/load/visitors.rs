@@ -7,8 +7,7 @@
 //! | garbage | a probe, noise, or a preamble with a wrong tag | by the server, without a byte | the same |
 //! | log-in | what a client says until it is welcome, then goodbye | in good order | from when it was due to the welcome |
 //!
-//! The handshakes of log-ins are begun before the run starts: a client's share of a storm would otherwise be measured
-//! with it.
+//! The handshakes of log-ins are begun before they come: a client's share of a storm would otherwise be measured with it.
 
 mod group;
 mod turn;
@@ -66,7 +65,7 @@ pub(crate) struct Visits {
     pub(crate) garbage: Option<u64>,
     /// Log-ins a second.
     pub(crate) storm: Option<u64>,
-    /// Handshakes of log-ins to begin before the run.
+    /// Handshakes of log-ins to begin before each time that they come.
     pub(crate) prepared: Option<u64>,
 }
 
@@ -184,7 +183,8 @@ impl<'a, D: Driver> Visitors<'a, D> {
         let (Speech::Wan(pinned), Some(rate)) = (&self.plan.speech, self.plan.visits.storm) else { return };
         let seconds = (self.plan.warm_up + self.plan.measured).as_secs() + 1;
         let of_the_run = || rate.saturating_mul(seconds).min(PREPARED_MAX);
-        for _ in 0..self.plan.visits.prepared.unwrap_or_else(of_the_run) {
+        let wanted = self.plan.visits.prepared.unwrap_or_else(of_the_run) as usize;
+        while self.prepared.len() < wanted {
             self.prepared.push(Prepared::new(pinned, self.plan.size, entropy(&mut self.driver)));
         }
     }
@@ -195,12 +195,11 @@ impl<'a, D: Driver> Visitors<'a, D> {
             self.coming_since = None;
             return;
         }
-        let clock = self.clock();
-        let since = *self.coming_since.get_or_insert_with(|| {
-            (self.strangers, self.paces) = paces(&self.plan.visits);
-            clock
-        });
-        let now = clock - since;
+        let since = match self.coming_since {
+            Some(since) => since,
+            None => self.come(),
+        };
+        let now = self.clock() - since;
         while let Some(due) = self.strangers.take(now) {
             if self.groups[Sort::Stranger as usize].here() < self.plan.visits.strangers {
                 self.connect(Sort::Stranger, since + due);
@@ -211,6 +210,17 @@ impl<'a, D: Driver> Visitors<'a, D> {
                 self.connect(sort, since + due);
             }
         }
+    }
+
+    /// Begins the paces anew, with all that they need, and gives the moment.
+    fn come(&mut self) -> u64 {
+        self.prepare();
+        // The driver's clock stood still meanwhile.
+        self.turn(self.now);
+        (self.strangers, self.paces) = paces(&self.plan.visits);
+        let since = self.clock();
+        self.coming_since = Some(since);
+        since
     }
 
     fn here(&self) -> usize {

@@ -425,7 +425,8 @@ impl Gate {
                 if ticket.is_some_and(|shown| self.returns(guest, *shown, driver, core)) {
                     return;
                 }
-                // Now is the time to look: his old session, if he has one, is on its way out, and he has no turn of his own.
+                // Now is the time to look: his old session, if he has one, was told to go, and he has no turn of his own. It
+                // counts until it is gone, so that at its prefix's limit a later life may hear "busy" once, and comes again.
                 if !is_exempt && self.limits.has_too_many(address) {
                     core.error_of(ErrorKind::TurnedAway(TurnedAway::PrefixConnections), None, None);
                     return self.refuse(guest, RefusalReason::Busy, core);

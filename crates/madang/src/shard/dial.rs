@@ -81,8 +81,8 @@ impl<D: Driver> Shard<D> {
         if stopped || state.dropped {
             return;
         }
-        state.pause = (state.pause * 2).clamp(least, most);
-        let jittered = least.max(state.pause.mul_f64(u64::from_le_bytes(dice) as f64 / u64::MAX as f64));
+        let pause = state.next_pause(self.core.now, least, most);
+        let jittered = least.max(pause.mul_f64(u64::from_le_bytes(dice) as f64 / u64::MAX as f64));
         state.redial = Some(self.core.timers.set(self.core.now + jittered, Timer::Reconnect { link }));
         let remote = state.spec.route.remote;
         if let Some(reason) = state.down.take().filter(|_| !state.told) {

@@ -164,7 +164,7 @@ impl<D: Driver> Shard<D> {
             self.core.queue(local, word, true).ignore();
         }
         match origin {
-            Origin::Link(link) => self.links.up(link, id),
+            Origin::Link(link) => self.links.up(link, id, self.core.now),
             Origin::Gate { guest, .. } => {
                 let node = peer.node.clone().filter(|node| !node.name.is_empty()).map(|node| (node, id));
                 self.core.report(Report::Joined { guest, node });
