@@ -49,10 +49,6 @@ pub(crate) struct Options {
     /// Such parts, in turn; below six nothing is sure
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=99))]
     rounds: u64,
-    /// A third part: the same who do wrong come to a second server, which gives way on the same processor. What the honest
-    /// see of that is no server's doing
-    #[arg(long)]
-    bystander: bool,
     /// So many hundredths of the numbers that the scenario is about: for a small machine or a quick look
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
     percent: u64,

@@ -30,8 +30,10 @@ pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     let honest = format!("--connections 50 --rate 500 --size 64 --storm {LOG_INS_PER_SECOND}");
     let comparison = Comparison::play(stage, &house, &honest, LOG_INS_PER_SECOND, &others)?;
     let strangers = house.figures().strangers;
-    let mut lines = comparison.judged("an honest log-in's p99", Of::LogIns, 20);
-    lines.extend(comparison.unjudged("echoes' p99", Of::Echoes));
+    let mut lines = vec![
+        comparison.judged("an honest log-in's p99", Of::LogIns, 20),
+        comparison.unjudged("echoes' p99", Of::Echoes),
+    ];
     lines.push(comparison.honest_failures());
     lines.extend(comparison.visitors(Sort::Garbage));
     lines.push(Line::told("turned away at the gate", strangers));

@@ -32,7 +32,7 @@ pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     let comparison = Comparison::play(stage, &house, &crowd, 0, &others)?;
     let came = comparison.came(Sort::Stranger);
     let longest_ms = came.took.max_us / 1e3;
-    let mut lines = comparison.judged("honest p99", Of::Echoes, 10);
+    let mut lines = vec![comparison.judged("honest p99", Of::Echoes, 10)];
     lines.extend([
         comparison.honest_failures(),
         Line::exactly("strangers at a time", came.here_most as u64, strangers),

@@ -23,9 +23,6 @@ const LOOK_EACH: Duration = Duration::from_millis(20);
 /// How late a crowd may be: it connects, prepares its handshakes and sees its visitors out besides.
 const LATE: Duration = Duration::from_secs(90);
 
-/// A bystander's share of a processor, as Unix has it: the least there is.
-const GIVES_WAY: i32 = 19;
-
 /// A crowd that is guided comes to its end by this time at the latest, whatever becomes of who guides it.
 const GUIDED_SECONDS: u64 = 3_600;
 
@@ -77,14 +74,6 @@ impl<'a> Stage<'a> {
             settings.cores = (0..settings.workers).map(|shard| shard % last).collect();
         }
         change(&mut settings);
-        Self::start(settings)
-    }
-
-    /// Opens a second server as `house` is, which gives way to everybody on the same processor.
-    pub(crate) fn bystander(&self, house: &House) -> anyhow::Result<House> {
-        let mut settings = house.settings.clone();
-        settings.nice = GIVES_WAY;
-        settings.handshake_threads = 0;
         Self::start(settings)
     }
 

@@ -24,7 +24,7 @@ pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     let honest = format!("--connections {joined} --rate {} --size 64 --spread 50", joined * HERTZ);
     let comparison = Comparison::play(stage, &house, &honest, 0, &others)?;
     let slowest = comparison.came(Sort::LogIn).took.p99_us / 1e3;
-    let mut lines = comparison.judged("joined sessions' p99", Of::Echoes, 20);
+    let mut lines = vec![comparison.judged("joined sessions' p99", Of::Echoes, 20)];
     lines.push(comparison.honest_failures());
     lines.push(Line::told("a log-in's p99, client's share included", format!("{slowest:.1} ms")));
     lines.extend(comparison.visitors(Sort::LogIn));
