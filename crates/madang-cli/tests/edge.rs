@@ -56,3 +56,13 @@ fn edge_all_get_in_in_order_and_keep_their_turn() {
         ["ok    clients that got in", "ok    lost their link for two seconds", "ok    places out of order"];
     check_edge("queue", &lines);
 }
+
+#[test]
+fn edge_a_crowd_that_cannot_go_on_is_quoted() {
+    // More log-ins in all than the load client begins handshakes for.
+    let output = output(&["edge", "garbage", "--seconds", "60", "--rounds", "99", "--pin", "false"]);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it cannot have played");
+    assert!(complaint.contains("a crowd ended before it should"), "{complaint}");
+    assert!(complaint.contains("'--prepared <COUNT>'"), "what the crowd complained about: {complaint}");
+}

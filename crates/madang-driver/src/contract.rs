@@ -66,7 +66,8 @@ pub trait Driver {
     /// Idempotent.
     fn accept_pause(&mut self, listener: Listener);
 
-    /// Accepts again after [`accept_pause`](Driver::accept_pause). Idempotent.
+    /// Accepts again after [`accept_pause`](Driver::accept_pause). Idempotent. Those who called meanwhile come a few a poll, however
+    /// many they are: who pauses has more callers than time.
     fn accept_resume(&mut self, listener: Listener);
 
     /// Closes the listening socket. Accepts that were already under way may still complete; the last word is

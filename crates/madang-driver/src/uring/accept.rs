@@ -1,7 +1,12 @@
 //! Listeners: one multishot accept each, armed again by us whenever the kernel lets go of it.
+//!
+//! A multishot accept takes all that wait in the backlog within one system call, some 20 µs each. Whoever pauses accepting
+//! has too many callers, and finds the backlog full after each pause: thousands at a time, and no session is heard meanwhile.
+//! So for some time after a pause accepts are taken one by one, and a poll brings one.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 use std::time::Duration;
 
 use io_uring::types::Fd;
@@ -19,15 +24,20 @@ use crate::{
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 const BACKOFF_MAX: Duration = Duration::from_millis(64);
 
+/// So long after a pause accepts are taken one by one; who keeps a pace pauses again before that.
+const ONE_BY_ONE: Duration = Duration::from_secs(1);
+
 /// A listening socket and its accept.
 pub(super) struct Door {
     socket: Socket,
     address: SocketAddr,
-    /// A multishot accept is in the kernel's hands.
+    /// An accept is in the kernel's hands.
     armed: bool,
     /// Cancels of it that are in the kernel's hands.
     cancels: u8,
     paused: bool,
+    /// Until then an accept takes one connection.
+    one_by_one_until: Time,
     /// `unlisten` was called: closes when the accept has ended.
     closing: bool,
     /// Set while accepting backs off.
@@ -64,6 +74,7 @@ impl Uring {
             armed: false,
             cancels: 0,
             paused: false,
+            one_by_one_until: Time::ZERO,
             closing: false,
             retry_at: None,
             backoff: Duration::ZERO,
@@ -80,8 +91,10 @@ impl Uring {
 
     pub(super) fn resume_door(&mut self, listener: Listener) {
         let index = self.door_index(listener);
+        let until = self.now + ONE_BY_ONE;
         let door = self.door(index);
         door.paused = false;
+        door.one_by_one_until = until;
         if door.retry_at.is_none() && door.wants_accept() {
             self.arm_door(index);
         }
@@ -201,10 +214,15 @@ impl Uring {
     }
 
     fn arm_door(&mut self, index: usize) {
+        let now = self.now;
         let door = self.door(index);
         door.armed = true;
-        let submission =
-            opcode::AcceptMulti::new(Fd(door.socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        let listener = Fd(door.socket.as_raw_fd());
+        let submission = if now < door.one_by_one_until {
+            opcode::Accept::new(listener, ptr::null_mut(), ptr::null_mut()).flags(libc::SOCK_CLOEXEC).build()
+        } else {
+            opcode::AcceptMulti::new(listener).flags(libc::SOCK_CLOEXEC).build()
+        };
         // SAFETY: the entry points to no memory.
         unsafe { self.ring.push_or_defer(submission.user_data(door_token(index, ACCEPT))) };
         self.in_flight += 1;

@@ -286,6 +286,28 @@ fn accepting_pauses_resumes_and_ends_with_a_last_word() {
 }
 
 #[test]
+fn a_backlog_that_filled_in_a_pause_does_not_come_in_one_poll() {
+    const CALLERS: usize = 40;
+    let Some(mut rig) = rig(&small()) else { return };
+    rig.uring.accept_pause(rig.listener);
+    rig.poll_once(Duration::from_millis(10));
+    let _callers: Vec<_> = (0..CALLERS).map(|_| TcpStream::connect(rig.address).unwrap()).collect();
+    rig.poll_once(Duration::from_millis(10));
+    assert!(rig.told.is_empty(), "a paused listener leaves its peers in the backlog");
+    rig.uring.accept_resume(rig.listener);
+    let (mut came, mut most) = (0, 0);
+    while came < CALLERS {
+        rig.poll_once(DEADLINE);
+        let of_this_poll =
+            rig.told.drain(..).filter(|told| matches!(told, Completion::Accepted { .. })).count();
+        assert!(of_this_poll > 0, "{came} came, and then nobody");
+        came += of_this_poll;
+        most = most.max(of_this_poll);
+    }
+    assert!(most <= 2, "{most} came in one poll, and nothing else was done meanwhile");
+}
+
+#[test]
 fn u14_a_driver_dropped_in_the_middle_of_everything_leaves_no_packet_and_no_socket() {
     for own_file_table in [false, true] {
         let Some(mut rig) = rig(&DriverSettings { own_file_table, ..small() }) else { return };
