@@ -15,6 +15,9 @@ const PER_SECOND: u64 = 5_000;
 /// As many as a second's p99 needs to be more than its slowest.
 const LOG_INS_PER_SECOND: u64 = 200;
 
+/// What the joined may hear of as many accepts as the pace lets in: a third of a shard's time, but no stall.
+const PACED_PERCENT: u32 = 100;
+
 const JOINED: u64 = 500;
 const HERTZ: u64 = 20;
 
@@ -52,7 +55,7 @@ fn at_the_pace(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     let comparison = beside(stage, &house, &honest, 0)?;
     let pauses = house.figures().accept_pauses;
     let lines = vec![
-        comparison.judged("joined sessions' p99, accepting paced", Of::Echoes, 20),
+        comparison.judged("joined sessions' p99, accepting paced", Of::Echoes, PACED_PERCENT),
         comparison.honest_failures(),
         Line::told("pauses of accepting", pauses),
         house.close()?,
