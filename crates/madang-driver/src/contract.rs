@@ -66,8 +66,8 @@ pub trait Driver {
     /// Idempotent.
     fn accept_pause(&mut self, listener: Listener);
 
-    /// Accepts again after [`accept_pause`](Driver::accept_pause). Idempotent. Those who called meanwhile come a few a poll, however
-    /// many they are: who pauses has more callers than time.
+    /// Accepts again after [`accept_pause`](Driver::accept_pause). Idempotent. Those who called meanwhile come in parts, so that
+    /// sessions are heard in between: one a poll with io_uring, 64 with readiness, as many as accepts are posted with iocp.
     fn accept_resume(&mut self, listener: Listener);
 
     /// Closes the listening socket. Accepts that were already under way may still complete; the last word is

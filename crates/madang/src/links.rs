@@ -3,8 +3,8 @@
 //! A link that is down is tried again, with a pause that doubles up to a bound and a full jitter over it, so that the peers
 //! of a server that restarts do not all come at once. The doubling begins anew after a session that has lived for the longest
 //! pause, and not before: a server that takes each connection and ends it at once is not knocked at as fast as it can. Each
-//! connection that succeeds is a new session with a new id; while
-//! the link is down there is none, and nothing is queued for it.
+//! connection that succeeds is a new session with a new id; while the link is down there is none, and nothing is queued for
+//! it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl Links {
 }
 
 impl LinkState {
-    /// The longest pause before the next try, its session having ended, or the last try.
+    /// A session or a try has ended: the longest that the pause before the next try may be.
     pub(crate) fn next_pause(&mut self, now: Time, least: Duration, most: Duration) -> Duration {
         if self.up_since.take().is_some_and(|since| now.since(since) >= most) {
             self.pause = Duration::ZERO;

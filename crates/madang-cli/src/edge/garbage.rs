@@ -1,6 +1,6 @@
 //! Connections that do not speak the protocol, 5,000 a second: probes, noise, preambles without the right tag. None gets a
-//! byte or a curve, and honest clients log in as if they were not there; joined ones do not hear of them, also where there are
-//! more than `accept_rate_max` lets in.
+//! byte or a curve, and honest clients log in as if they were not there; joined ones are not kept waiting, also where
+//! there are more than `accept_rate_max` lets in.
 
 use std::time::Duration;
 
@@ -11,15 +11,13 @@ use super::stage::{House, Stage};
 use crate::load::visitors::Sort;
 
 const PER_SECOND: u64 = 5_000;
+const HERTZ: u64 = 20;
 
 /// As many as a second's p99 needs to be more than its slowest.
 const LOG_INS_PER_SECOND: u64 = 200;
 
 /// What the joined may hear of as many accepts as the pace lets in: a third of a shard's time, but no stall.
 const PACED_PERCENT: u32 = 100;
-
-const JOINED: u64 = 500;
-const HERTZ: u64 = 20;
 
 pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
     let mut lines = at_the_gate(stage)?;
@@ -49,10 +47,8 @@ fn at_the_gate(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
 
 /// With the pace that a server has by itself: those beyond it wait in the backlog, and none of the joined for them.
 fn at_the_pace(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
-    let joined = stage.scaled(JOINED);
     let house = stage.open(|settings| settings.embryos_max = 16_384)?;
-    let honest = format!("--connections {joined} --rate {} --size 64 --spread 50", joined * HERTZ);
-    let comparison = beside(stage, &house, &honest, 0)?;
+    let comparison = beside(stage, &house, &stage.joined_crowd(HERTZ), 0)?;
     let pauses = house.figures().accept_pauses;
     let lines = vec![
         comparison.judged("joined sessions' p99, accepting paced", Of::Echoes, PACED_PERCENT),

@@ -17,7 +17,6 @@ use crate::serve::end::End;
 use crate::signals::Signals;
 
 const DEAF: u64 = 500;
-const HONEST: u64 = 500;
 const HERTZ: u64 = 4;
 const BROADCAST: Broadcast = Broadcast { per_second: 20, bytes: 1_200 };
 
@@ -39,7 +38,7 @@ struct Verdict {
 }
 
 pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
-    let (deaf, honest) = (stage.scaled(DEAF), stage.scaled(HONEST));
+    let (deaf, honest) = (stage.scaled(DEAF), stage.joined());
     let house = stage.open(|settings| settings.send_buffer_bytes = SEND_BUFFER)?;
     // What is sent fills the kernels, then the soft limit, which is suffered for a time.
     let bytes = KERNEL_BYTES + house.settings().queue_soft_bytes as u64;
@@ -73,8 +72,7 @@ fn judged(
         (Side::default(), Side::default(), Side::default());
     let (mut repelled, mut slowest_end) = (0, 0.0_f64);
 
-    let crowd = stage
-        .guided(house, &format!("--connections {honest} --rate {} --size 64 --spread 50", honest * HERTZ))?;
+    let crowd = stage.guided(house, &stage.joined_crowd(HERTZ))?;
     crowd.until("it speaks", |live| live.messages_per_second > 0.0)?;
     for round in 0..rounds {
         let mut parts: [&mut dyn FnMut() -> anyhow::Result<()>; 3] = [

@@ -10,7 +10,6 @@ use super::stage::Stage;
 use crate::load::visitors::Sort;
 
 const STRANGERS: u64 = 2_000;
-const HONEST: u64 = 500;
 const HERTZ: u64 = 20;
 
 /// A stranger is gone by the deadline if it is so much later at the most: the server looks each 100 ms or so, and so does
@@ -18,7 +17,7 @@ const HERTZ: u64 = 20;
 const SLACK_MS: f64 = 400.0;
 
 pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
-    let (strangers, honest) = (stage.scaled(STRANGERS), stage.scaled(HONEST));
+    let (strangers, honest) = (stage.scaled(STRANGERS), stage.joined());
     let house = stage.open(|settings| settings.embryos_max = (strangers + honest) as usize * 2)?;
     let deadline_ms = house.settings().greeting_timeout_ms;
     let others = Others {
@@ -28,8 +27,7 @@ pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
         settle: Duration::from_millis(deadline_ms),
         log_ins: 0,
     };
-    let crowd = format!("--connections {honest} --rate {} --size 64 --spread 50", honest * HERTZ);
-    let comparison = Comparison::play(stage, &house, &crowd, 0, &others)?;
+    let comparison = Comparison::play(stage, &house, &stage.joined_crowd(HERTZ), 0, &others)?;
     let came = comparison.came(Sort::Stranger);
     let longest_ms = came.took.max_us / 1e3;
     let mut lines = vec![comparison.judged("honest p99", Of::Echoes, 10)];

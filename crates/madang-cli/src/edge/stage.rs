@@ -17,6 +17,9 @@ use crate::serve::stopped::Books;
 use crate::signals::Signals;
 use crate::{process, serve, wan};
 
+/// Honest clients who are joined.
+const JOINED: u64 = 500;
+
 /// How often the lines of crowds are looked for.
 const LOOK_EACH: Duration = Duration::from_millis(20);
 
@@ -52,6 +55,16 @@ impl<'a> Stage<'a> {
     /// So many, or as many hundredths of it as the options say.
     pub(crate) fn scaled(&self, number: u64) -> u64 {
         (number * self.options.percent / 100).max(1)
+    }
+
+    /// How many honest clients are joined.
+    pub(crate) fn joined(&self) -> u64 {
+        self.scaled(JOINED)
+    }
+
+    /// The load client's arguments for them, each of whom speaks so often in a second.
+    pub(crate) fn joined_crowd(&self, hertz: u64) -> String {
+        format!("--connections {} --rate {} --size 64 --spread 50", self.joined(), self.joined() * hertz)
     }
 
     /// Opens a server for players, but for what the scenario changes. What an honest client of ours sends is no limit's

@@ -9,11 +9,10 @@ use super::stage::Stage;
 use crate::load::visitors::Sort;
 
 const PER_SECOND: u64 = 2_000;
-const JOINED: u64 = 500;
 const HERTZ: u64 = 20;
 
 pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
-    let (storm, joined) = (stage.scaled(PER_SECOND), stage.scaled(JOINED));
+    let storm = stage.scaled(PER_SECOND);
     let house = stage.open(|settings| settings.embryos_max = 16_384)?;
     let others = Others {
         arguments: &format!("--connections 1 --rate 20 --storm {storm} --spread 250"),
@@ -21,8 +20,7 @@ pub(super) fn play(stage: &Stage<'_>) -> anyhow::Result<Vec<Line>> {
         settle: Duration::ZERO,
         log_ins: storm,
     };
-    let honest = format!("--connections {joined} --rate {} --size 64 --spread 50", joined * HERTZ);
-    let comparison = Comparison::play(stage, &house, &honest, 0, &others)?;
+    let comparison = Comparison::play(stage, &house, &stage.joined_crowd(HERTZ), 0, &others)?;
     let slowest = comparison.came(Sort::LogIn).took.p99_us / 1e3;
     let mut lines = vec![comparison.judged("joined sessions' p99", Of::Echoes, 20)];
     lines.push(comparison.honest_failures());
