@@ -53,6 +53,9 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_recv(&self, cx: &mut Context<'_>, session: SessionId, message: Message<'_>) {
+        if message.bytes() == b"wait" {
+            return std::thread::park_timeout(Duration::from_millis(60));
+        }
         let reply = if message.bytes() == b"how often?" {
             cx.packet(&ALLOCATIONS.get().to_le_bytes())
         } else {
@@ -194,9 +197,39 @@ mod records {
     }
 }
 
+/// More than [`exchange`] ever has on its way, all at once and with a message of `cut` bytes of which half is still to come.
+/// How much of an exchange meets in one turn is left to the machine; here it meets, because the shard stands still meanwhile.
+fn crest(peers: &mut [Peer], cut: usize) {
+    let lengths = || LENGTHS.into_iter().chain(LENGTHS).chain([32; 2 * BURST]);
+    peers[0].write(b"wait");
+    let mut tails = Vec::new();
+    for peer in peers.iter_mut() {
+        for len in lengths() {
+            peer.write(&vec![len as u8; len]);
+        }
+        let frame = peer.frame(&vec![cut as u8; cut]);
+        let (head, tail) = frame.split_at(frame.len() / 2);
+        peer.stream.write_all(head).unwrap();
+        tails.push(tail.to_vec());
+    }
+    for peer in peers.iter_mut() {
+        for len in lengths() {
+            assert_eq!(peer.read().len(), len);
+        }
+    }
+    for (peer, tail) in peers.iter_mut().zip(tails) {
+        peer.stream.write_all(&tail).unwrap();
+        assert_eq!(peer.read().len(), cut);
+    }
+}
+
+/// Bytes of the messages that go alone, and how many of 32 B go together.
+const LENGTHS: [usize; 6] = [1, 32, 300, 4_000, 5_000, 16_000];
+const BURST: usize = 16;
+
 /// A bit of everything that the data path does: one outstanding, many in one read, cut in two, small and large.
 fn exchange(peers: &mut [Peer]) {
-    for len in [1, 32, 300, 4_000, 5_000, 16_000] {
+    for len in LENGTHS {
         let message = vec![len as u8; len];
         for peer in peers.iter_mut() {
             peer.write(&message);
@@ -206,9 +239,9 @@ fn exchange(peers: &mut [Peer]) {
         }
     }
     for peer in peers.iter_mut() {
-        let many: Vec<u8> = (0..16).flat_map(|_| peer.frame(&[7; 32])).collect();
+        let many: Vec<u8> = (0..BURST).flat_map(|_| peer.frame(&[7; 32])).collect();
         peer.stream.write_all(&many).unwrap();
-        for _ in 0..16 {
+        for _ in 0..BURST {
             assert_eq!(peer.read(), [7; 32]);
         }
         let frame = peer.frame(&[7; 32]);
@@ -244,7 +277,10 @@ fn check_server(driver: DriverChoice, server: ServerBuilder, connect: impl Fn(So
         started => started.unwrap(),
     };
     let mut peers: Vec<Peer> = (0..8).map(|_| connect(server.local_addr())).collect();
-    for _ in 0..60 {
+    for _ in 0..8 {
+        for cut in LENGTHS {
+            crest(&mut peers, cut);
+        }
         exchange(&mut peers);
     }
     let before = peers[0].allocations();

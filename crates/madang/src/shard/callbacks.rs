@@ -136,8 +136,8 @@ impl<D: Driver> Shard<D> {
 
     /// Tells content what went wrong since. A panic in there is swallowed: there is nobody left to tell.
     pub(super) fn tell_errors(&mut self) {
-        for error in std::mem::take(&mut self.core.errors) {
-            let content = &self.content;
+        let content = &self.content;
+        for error in self.core.errors.drain(..) {
             let _ = catch_unwind(AssertUnwindSafe(|| content.on_error(&error)));
         }
     }

@@ -110,7 +110,7 @@ impl Core {
             decided: Vec::new(),
             to_hold: Vec::new(),
             words: VecDeque::new(),
-            errors: Vec::new(),
+            errors: Vec::with_capacity(ERRORS_AHEAD),
             error_gate: ErrorGate::new(ERRORS_A_SECOND, now),
             counters: Counters::default(),
             limits: QueueLimits {
@@ -335,6 +335,9 @@ impl Core {
 
 /// Enough to see what goes on; 1,000 bad peers a second show as 100 errors and a count.
 const ERRORS_A_SECOND: u32 = 100;
+
+/// The room made ahead for the errors of one turn: a shard that was stalled says so without asking for memory.
+const ERRORS_AHEAD: usize = 8;
 
 /// Lets so many errors a second through to content, so that peers cannot make a flood of them.
 pub(crate) struct ErrorGate {
