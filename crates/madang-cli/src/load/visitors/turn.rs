@@ -40,6 +40,7 @@ impl<D: Driver> Visitors<'_, D> {
                 Visitor::new(conn, sort, due_ns, greeting, Some(stream))
             }
         };
+        self.driver.submit();
         self.groups[sort as usize].enter();
         self.visitors[conn.index()] = Some(visitor);
     }
@@ -81,6 +82,7 @@ impl<D: Driver> Visitors<'_, D> {
         self.completions = completions;
         for at in std::mem::take(&mut self.marked) {
             self.attend(at);
+            self.driver.submit();
         }
         let (here, failed) = (self.here(), self.groups.iter().map(Group::failed).sum());
         self.teller.tell(self.now, here, failed);
