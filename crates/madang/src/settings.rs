@@ -70,8 +70,9 @@ pub struct Settings {
     /// theirs), so a storm of log-ins uses what is left of the processors. 0: each shard works its own out in its turns, and
     /// a message may have to wait for one.
     pub handshake_threads: usize,
-    /// WAN servers without `handshake_threads`: steps of handshakes taken in a turn, at most. A handshake has two, each of which
-    /// takes about as long as thirty messages. Log-ins that come faster wait, messages do not.
+    /// WAN servers: steps of log-ins taken in a turn, at most, and only in one that found nothing to do, as long as there are
+    /// such. A handshake has two (none with `handshake_threads`), each as long as thirty messages; the log-in behind it is one
+    /// more. Log-ins that come faster wait, messages do not.
     pub turn_handshakes_max: usize,
     /// The time that a turn's completions should take; the batch is made smaller when it takes longer.
     pub turn_us_max: u64,

@@ -6,7 +6,8 @@
 //!            any of them ─► Refusing (a last word, then close) or Aborting ─► gone
 //!
 //!   with a handshake before (handshake.rs):
-//!   server:  adopted ─► ExpectPreamble (─► ExpectTurn) ─► ExpectLogIn (─► ExpectVerdict) ─► ExpectPlace
+//!   server:  adopted ─► ExpectPreamble (─► ExpectTurn) ─► ExpectLogIn (─► ExpectLogInTurn) ─► LogsIn
+//!            (─► ExpectVerdict) ─► ExpectPlace
 //!   client:  Connecting ─► ExpectAnswer ─► ExpectWelcome
 //! ```
 //!
@@ -228,7 +229,12 @@ impl<D: Driver> Shard<D> {
             match embryo.stage {
                 Stage::ExpectGreeting | Stage::ExpectWelcome => {}
                 #[cfg(feature = "wan")]
-                Stage::ExpectLogIn => {}
+                Stage::LogsIn => {}
+                #[cfg(feature = "wan")]
+                Stage::ExpectLogIn => {
+                    self.wants_to_log_in(index);
+                    return used;
+                }
                 #[cfg(feature = "wan")]
                 Stage::ExpectPreamble | Stage::ExpectAnswer => {
                     let Some(taken) = self.embryo_handshake(index, rest) else { return used };
@@ -465,7 +471,7 @@ impl<D: Driver> Shard<D> {
     fn embryo_gone(&mut self, index: u32, why: LinkDown) {
         let Some(mut embryo) = self.remove_embryo(index) else { return };
         self.connections.clear(embryo.conn);
-        self.driver.retire(embryo.conn);
+        self.retiring.push_back(embryo.conn);
         self.core.counters.add(Count::Failed, 1);
         let keeps = self.end_wait(&mut embryo);
         match embryo.origin {

@@ -35,6 +35,12 @@ pub(super) enum Stage {
     /// The server's side of a WAN: the log-in comes.
     #[cfg(feature = "wan")]
     ExpectLogIn,
+    /// The server's side of a WAN: the log-in has begun to come and waits for its turn.
+    #[cfg(feature = "wan")]
+    ExpectLogInTurn,
+    /// The server's side of a WAN: its turn has come, and the log-in is looked at as soon as it is whole.
+    #[cfg(feature = "wan")]
+    LogsIn,
     /// The server's side of a WAN: the log-in is checked on another thread.
     #[cfg(feature = "wan")]
     ExpectVerdict,
@@ -55,7 +61,7 @@ impl Stage {
         match self {
             Stage::ExpectPlace => true,
             #[cfg(feature = "wan")]
-            Stage::ExpectTurn | Stage::ExpectVerdict => true,
+            Stage::ExpectTurn | Stage::ExpectLogInTurn | Stage::ExpectVerdict => true,
             _ => false,
         }
     }

@@ -63,10 +63,19 @@ impl<D: Driver> Shard<D> {
             Ok(Gate::Passed(_)) => {
                 let embryo = self.embryos.get(index)?;
                 embryo.stage = Stage::ExpectTurn;
-                self.handshakes.push_back(EmbryoKey { index, serial: embryo.serial });
+                let key = EmbryoKey { index, serial: embryo.serial };
+                self.line.knocked(key);
                 None
             }
         }
+    }
+
+    /// Server: a client begins to say who its player is.
+    pub(super) fn wants_to_log_in(&mut self, index: u32) {
+        let Some(embryo) = self.embryos.get(index) else { return };
+        embryo.stage = Stage::ExpectLogInTurn;
+        let key = EmbryoKey { index, serial: embryo.serial };
+        self.line.wants_to_log_in(key);
     }
 
     /// Server: a client says who its player is.

@@ -9,7 +9,8 @@
 //! A graceful leave sends what is queued, half-closes, and reads the peer's input to its end before it closes: closing with
 //! unread input makes a reset that destroys the tail in the peer's stack. Each step has our own deadline. An abortive leave
 //! resets at once, which alone frees the kernel's memory at once. Either way a connection is retired only when the driver
-//! holds nothing of it (the retire rule), and the slot is free only after `on_leave` returned.
+//! holds nothing of it (the retire rule), and the slot is free only after `on_leave` returned. The close itself may be some
+//! turns later (`retire.rs`).
 
 use madang_driver::Driver;
 
@@ -202,7 +203,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// The driver holds nothing any more: the connection is retired, content is told, the slot is free.
+    /// The driver holds nothing any more: the connection retires, content is told, the slot is free.
     fn finish(&mut self, local: u32) {
         let Some((session, details)) = self.core.sessions.both(local) else { return };
         if details.reason_owed {
@@ -225,7 +226,7 @@ impl<D: Driver> Shard<D> {
             self.core.timers.cancel(deadline);
         }
         self.connections.clear(conn);
-        self.driver.retire(conn);
+        self.retiring.push_back(conn);
         if reason != LeaveReason::Declined {
             self.call_leave(local, id, &leave);
         }

@@ -24,6 +24,8 @@ mod greeting;
 mod handshake;
 mod join;
 mod leave;
+#[cfg(feature = "wan")]
+mod line;
 mod mail;
 mod overload;
 mod pressure;
@@ -31,6 +33,7 @@ mod queueing;
 mod receive;
 #[cfg(feature = "wan")]
 mod records;
+mod retire;
 #[cfg(feature = "wan")]
 mod shaking;
 mod throttle;
@@ -49,7 +52,9 @@ use self::connections::{Connections, Owner};
 pub(crate) use self::core::{Core, ErrorGate, Found, Timer};
 use self::embryos::Embryos;
 #[cfg(feature = "wan")]
-pub(crate) use self::shaking::{HANDSHAKES_OUT_MAX, Shaken};
+pub(crate) use self::line::HANDSHAKES_OUT_MAX;
+#[cfg(feature = "wan")]
+pub(crate) use self::shaking::Shaken;
 pub(crate) use self::throttle::Flood;
 use crate::error::ErrorKind;
 use crate::fabric::Fabric;
@@ -57,8 +62,6 @@ use crate::figures::Count;
 use crate::framing::Wire;
 use crate::gate::Gate;
 use crate::id::Serials;
-#[cfg(feature = "wan")]
-use crate::letters::EmbryoKey;
 use crate::letters::{Adoption, Letter, Word};
 use crate::links::Links;
 use crate::mailbox::Mailbox;
@@ -84,15 +87,9 @@ pub(crate) struct Shard<D: Driver> {
     serials: Serials,
     connections: Connections,
     embryos: Embryos,
-    /// Peers that wait for their handshakes to be worked out; each is here once at most, so there are no more than embryos.
+    /// Those who want in and cost much.
     #[cfg(feature = "wan")]
-    handshakes: VecDeque<EmbryoKey>,
-    /// The one of them whose first step was taken.
-    #[cfg(feature = "wan")]
-    begun: Option<(EmbryoKey, shaking::Begun)>,
-    /// Handshakes that other threads work out now.
-    #[cfg(feature = "wan")]
-    handshakes_out: usize,
+    line: line::Line,
     #[cfg(feature = "wan")]
     versions: handshake::Versions,
     /// Shard 0 of a server has the gate.
@@ -106,6 +103,8 @@ pub(crate) struct Shard<D: Driver> {
     unattached: Vec<Adoption>,
     /// Requests of other threads that were refused, as far as content was told.
     refused_letters: u64,
+    /// Connections that are over and not closed yet.
+    retiring: VecDeque<Conn>,
     /// Sends that the driver had no room for.
     unsent: Vec<(Conn, Outgoing)>,
     /// After the kernel had no buffers: sends are tried again then, and later if that goes on.
@@ -150,11 +149,7 @@ impl<D: Driver> Shard<D> {
             connections: Connections::default(),
             embryos: Embryos::default(),
             #[cfg(feature = "wan")]
-            handshakes: VecDeque::new(),
-            #[cfg(feature = "wan")]
-            begun: None,
-            #[cfg(feature = "wan")]
-            handshakes_out: 0,
+            line: line::Line::default(),
             #[cfg(feature = "wan")]
             versions: handshake::Versions::default(),
             gate,
@@ -163,6 +158,7 @@ impl<D: Driver> Shard<D> {
             batch: settings.turn_completions_max,
             unattached: Vec::new(),
             refused_letters: 0,
+            retiring: VecDeque::new(),
             unsent: Vec::new(),
             unsent_until: Time::ZERO,
             unsent_pause: Duration::ZERO,
@@ -255,8 +251,9 @@ impl<D: Driver> Shard<D> {
         }
         self.watch_pool();
         self.settle();
+        self.retire_some();
         #[cfg(feature = "wan")]
-        self.work_out_handshakes();
+        self.serve_line(taken);
         if taken > 0 {
             self.call_worker(Content::on_worker_end);
         }
@@ -445,11 +442,12 @@ impl<D: Driver> Shard<D> {
     /// Whether another turn is due without anything new.
     pub(crate) fn has_work(&self) -> bool {
         #[cfg(feature = "wan")]
-        if self.has_handshakes() {
+        if self.has_line() {
             return true;
         }
         (!self.unsent.is_empty() && self.core.now >= self.unsent_until)
             || !self.unattached.is_empty()
+            || !self.retiring.is_empty()
             || !self.core.decided.is_empty()
             || !self.core.words.is_empty()
             || (!self.core.dirty.is_empty() && !self.ticks())
@@ -468,6 +466,7 @@ impl<D: Driver> Shard<D> {
 
     /// Ends the driver, and tells what it had to leave behind.
     pub(crate) fn end(mut self) -> Leaked {
+        self.retire_all();
         let leaked = self.driver.shutdown(ms(1_000));
         self.core.counters.publish(&self.core.fabric.figures[self.core.shard]);
         leaked

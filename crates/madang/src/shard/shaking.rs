@@ -6,10 +6,8 @@
 //! ```
 //!
 //! Those of one handshake take as long as some hundred messages. With `handshake_threads` they are worked out beside the
-//! shards, and a message never waits for one. Without, a turn takes a step or a few of them (`turn_handshakes_max`), when
-//! everything else is done and handed over: a handshake has two, to read the preamble (29 µs) and to answer (37 µs), so that a
-//! message waits for half of one. Either way a storm of log-ins makes log-ins wait, first come first served, and the line is
-//! no longer than there are embryos.
+//! shards, and a message never waits for one. Without, they are steps of the shard's own (`line.rs`). Either way a storm of
+//! log-ins makes log-ins wait.
 
 use std::sync::Arc;
 
@@ -27,16 +25,12 @@ use crate::Refusal;
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::letters::{EmbryoKey, Word};
-use crate::offload::Job;
+use crate::offload::{Job, Jobs};
 use crate::planted::{Planted, planted};
 use crate::speech::Speech;
 
-/// Handshakes of a shard that threads have at the same time. Some milliseconds' work, so that none of them runs dry; whoever
-/// comes later waits on the shard, where he can be evicted for nothing.
-pub(crate) const HANDSHAKES_OUT_MAX: usize = 32;
-
 /// Who knocked with the right tag, and all that his handshake takes: nothing of a shard is in it.
-struct Knock {
+pub(super) struct Knock {
     keys: Arc<ServerKeys>,
     preamble: PacketMut,
     /// What he said of himself, and whether that suits us; without a reason he does not speak our protocol.
@@ -61,66 +55,34 @@ pub(crate) enum Shaken {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Takes a step of handshakes that wait, or gives them to threads that work them out, first come first served.
-    pub(super) fn work_out_handshakes(&mut self) {
-        let mut left = self.handshakes_a_turn();
-        while left > 0 {
-            if let Some((key, begun)) = self.begun.take() {
-                if !self.awaits_answer(key) {
-                    continue;
-                }
-                self.driver.submit();
-                self.worked_out(key, begun.answer());
-            } else {
-                let Some(key) = self.handshakes.pop_front() else { return };
-                if !self.awaits_answer(key) {
-                    continue;
-                }
-                let Some(preamble) = self.embryos.by_key(key).and_then(|embryo| embryo.inbox.take()) else {
-                    continue;
-                };
-                match self.knock(key, preamble) {
-                    Some(knock) => self.work_out(key, knock),
-                    // Who has more to say before it was answered does not speak our protocol.
-                    None => self.embryo_malformed(key.index, FrameError::NotOneFrame),
-                }
+    /// The next in the line whose handshake is to be worked out, and what that takes.
+    pub(super) fn next_knock(&mut self) -> Option<(EmbryoKey, Knock)> {
+        while let Some(key) = self.line.next_handshake() {
+            if !self.awaits_answer(key) {
+                continue;
             }
-            left -= 1;
+            let Some(preamble) = self.embryos.by_key(key).and_then(|embryo| embryo.inbox.take()) else {
+                continue;
+            };
+            if let Some(knock) = self.knock(key, preamble) {
+                self.core.counters.add(Count::Handshakes, 1);
+                return Some((key, knock));
+            }
+            // Who has more to say before it was answered does not speak our protocol.
+            self.embryo_malformed(key.index, FrameError::NotOneFrame);
             self.settle();
         }
-    }
-
-    /// Whether handshakes wait of which a step may be taken now.
-    pub(super) fn has_handshakes(&self) -> bool {
-        self.begun.is_some() || !self.handshakes.is_empty() && self.handshakes_a_turn() > 0
+        None
     }
 
     /// Its handshake waits, or is under way. Who was here under that name may be gone.
-    fn awaits_answer(&mut self, key: EmbryoKey) -> bool {
+    pub(super) fn awaits_answer(&mut self, key: EmbryoKey) -> bool {
         self.embryos.by_key(key).is_some_and(|embryo| embryo.stage == Stage::ExpectTurn)
     }
 
-    /// How many steps may be taken now, or handshakes be given away.
-    fn handshakes_a_turn(&self) -> usize {
-        match self.core.fabric.handshakes {
-            Some(_) => HANDSHAKES_OUT_MAX.saturating_sub(self.handshakes_out),
-            None => self.core.fabric.settings.turn_handshakes_max,
-        }
-    }
-
-    fn work_out(&mut self, key: EmbryoKey, knock: Knock) {
-        self.core.counters.add(Count::Handshakes, 1);
-        let fabric = Arc::clone(&self.core.fabric);
-        let Some(threads) = &fabric.handshakes else {
-            // What the others are sent does not wait for it.
-            self.driver.submit();
-            match knock.read() {
-                Ok(begun) => self.begun = Some((key, begun)),
-                Err(shaken) => self.worked_out(key, *shaken),
-            }
-            return;
-        };
-        self.handshakes_out += 1;
+    /// Has a handshake worked out by another thread.
+    pub(super) fn give_away(&mut self, threads: &dyn Jobs, key: EmbryoKey, knock: Knock) {
+        self.line.out += 1;
         let job = Job::new(
             self.core.shard,
             move |_| Box::new(knock.work_out()),
@@ -167,7 +129,7 @@ impl<D: Driver> Shard<D> {
 
     /// A thread has worked a handshake out, or fell over it.
     pub(super) fn shaken_elsewhere(&mut self, key: EmbryoKey, shaken: Result<Box<Shaken>, String>) {
-        self.handshakes_out -= 1;
+        self.line.out -= 1;
         match shaken {
             Ok(shaken) => self.worked_out(key, *shaken),
             Err(words) if self.awaits_answer(key) => {
@@ -180,7 +142,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A handshake is worked out. Its embryo may be gone, and another one in its place.
-    fn worked_out(&mut self, key: EmbryoKey, shaken: Shaken) {
+    pub(super) fn worked_out(&mut self, key: EmbryoKey, shaken: Shaken) {
         if !self.awaits_answer(key) {
             return;
         }
@@ -221,7 +183,7 @@ impl Knock {
     }
 
     /// The first Diffie-Hellman: whether he means us.
-    fn read(self) -> Result<Begun, Box<Shaken>> {
+    pub(super) fn read(self) -> Result<Begun, Box<Shaken>> {
         let Knock { keys, preamble, suits, accept, entropy } = self;
         let preamble = passed(&keys, &preamble).ok_or(Shaken::Malformed(FrameError::NotOneFrame))?;
         let verdict = preamble.read(accept.frame_limit, entropy).map_err(Shaken::Failed)?;
@@ -231,7 +193,7 @@ impl Knock {
 
 impl Begun {
     /// A key of our own and the second Diffie-Hellman.
-    fn answer(self) -> Shaken {
+    pub(super) fn answer(self) -> Shaken {
         let mut room = [0; ANSWER_MAX];
         let shaken = match self.suits {
             Ok(hello) => self

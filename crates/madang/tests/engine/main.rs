@@ -41,3 +41,5 @@ mod wan;
 mod wan_attacks;
 #[cfg(feature = "wan")]
 mod wan_endings;
+#[cfg(feature = "wan")]
+mod wan_line;
