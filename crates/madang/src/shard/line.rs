@@ -5,7 +5,7 @@
 //!               └── a step ──┘     └─ a step ─┘                    └───────────────── a step ─────────────────┘
 //! ```
 //!
-//! Each step takes as long as some ten messages, and a storm brings them in bunches. So a turn takes one
+//! Each step takes as long as some thirty messages, and a storm brings them in bunches. So a turn takes one
 //! (`turn_handshakes_max`), when everything else is done and handed over, and only if its poll told nothing: else the next
 //! poll comes first, for what arrived meanwhile. A message then waits for the rest of one step at most. A shard that always
 //! has something to do takes a step after [`PUT_OFF_MAX`] all the same. First come first served, those first whose handshake
@@ -21,7 +21,7 @@ use madang_driver::{Driver, Time};
 
 use super::Shard;
 use super::embryos::{Embryo, Stage};
-use super::shaking::Begun;
+use super::shaking::{Begun, Knock};
 use crate::letters::EmbryoKey;
 
 /// Handshakes of a shard that threads have at the same time. Some milliseconds' work, so that none of them runs dry; whoever
@@ -52,24 +52,27 @@ impl Line {
         self.handshakes.push_back(key);
     }
 
-    pub(super) fn next_handshake(&mut self) -> Option<EmbryoKey> {
-        self.handshakes.pop_front()
-    }
-
     pub(super) fn wants_to_log_in(&mut self, key: EmbryoKey) {
         self.log_ins.push_back(key);
+    }
+
+    /// Whether other threads may have one more.
+    fn can_give_away(&self) -> bool {
+        !self.handshakes.is_empty() && self.out < HANDSHAKES_OUT_MAX
     }
 }
 
 impl<D: Driver> Shard<D> {
     /// Whether somebody in the line can be helped now.
     pub(super) fn has_line(&self) -> bool {
-        self.has_steps() || self.core.fabric.handshakes.is_some() && self.can_give_away()
+        self.has_steps() || self.line.can_give_away() && self.core.fabric.handshakes.is_some()
     }
 
     /// Takes a step of those in the line, unless this turn's poll told something.
     pub(super) fn serve_line(&mut self, told: usize) {
-        self.give_away_handshakes();
+        if self.line.can_give_away() {
+            self.give_away_handshakes();
+        }
         if !self.has_steps() {
             self.line.put_off = None;
             return;
@@ -106,10 +109,11 @@ impl<D: Driver> Shard<D> {
         if self.core.fabric.handshakes.is_some() {
             return false;
         }
-        let Some((key, knock)) = self.next_knock() else { return false };
-        match knock.read() {
-            Ok(begun) => self.line.begun = Some((key, begun)),
-            Err(shaken) => self.worked_out(key, *shaken),
+        let Some(key) = self.next_handshake() else { return false };
+        match self.knock(key).map(Knock::read) {
+            Some(Ok(begun)) => self.line.begun = Some((key, begun)),
+            Some(Err(shaken)) => self.worked_out(key, *shaken),
+            None => {}
         }
         true
     }
@@ -117,9 +121,23 @@ impl<D: Driver> Shard<D> {
     fn give_away_handshakes(&mut self) {
         let fabric = Arc::clone(&self.core.fabric);
         let Some(threads) = &fabric.handshakes else { return };
-        while self.can_give_away() {
-            let Some((key, knock)) = self.next_knock() else { return };
-            self.give_away(&**threads, key, knock);
+        // Those who turn out not to speak our protocol are none that are out, and not all of them are this turn's.
+        for _ in self.line.out..HANDSHAKES_OUT_MAX {
+            let Some(key) = self.next_handshake() else { return };
+            if let Some(knock) = self.knock(key) {
+                self.give_away(&**threads, key, knock);
+            }
+            self.settle();
+        }
+    }
+
+    /// The next whose handshake still waits.
+    fn next_handshake(&mut self) -> Option<EmbryoKey> {
+        loop {
+            let key = self.line.handshakes.pop_front()?;
+            if self.awaits_answer(key) {
+                return Some(key);
+            }
         }
     }
 
@@ -127,9 +145,5 @@ impl<D: Driver> Shard<D> {
         let Line { handshakes, begun, log_ins, .. } = &self.line;
         let ours = self.core.fabric.handshakes.is_none();
         begun.is_some() || !log_ins.is_empty() || ours && !handshakes.is_empty()
-    }
-
-    fn can_give_away(&self) -> bool {
-        !self.line.handshakes.is_empty() && self.line.out < HANDSHAKES_OUT_MAX
     }
 }

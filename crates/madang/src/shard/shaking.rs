@@ -55,26 +55,6 @@ pub(crate) enum Shaken {
 }
 
 impl<D: Driver> Shard<D> {
-    /// The next in the line whose handshake is to be worked out, and what that takes.
-    pub(super) fn next_knock(&mut self) -> Option<(EmbryoKey, Knock)> {
-        while let Some(key) = self.line.next_handshake() {
-            if !self.awaits_answer(key) {
-                continue;
-            }
-            let Some(preamble) = self.embryos.by_key(key).and_then(|embryo| embryo.inbox.take()) else {
-                continue;
-            };
-            if let Some(knock) = self.knock(key, preamble) {
-                self.core.counters.add(Count::Handshakes, 1);
-                return Some((key, knock));
-            }
-            // Who has more to say before it was answered does not speak our protocol.
-            self.embryo_malformed(key.index, FrameError::NotOneFrame);
-            self.settle();
-        }
-        None
-    }
-
     /// Its handshake waits, or is under way. Who was here under that name may be gone.
     pub(super) fn awaits_answer(&mut self, key: EmbryoKey) -> bool {
         self.embryos.by_key(key).is_some_and(|embryo| embryo.stage == Stage::ExpectTurn)
@@ -92,8 +72,20 @@ impl<D: Driver> Shard<D> {
         assert!(submitted.is_ok(), "the queue has room for what all shards may have out");
     }
 
-    /// A preamble that passed the gate, with what its handshake takes. `None` if there is more than the preamble.
-    fn knock(&mut self, key: EmbryoKey, preamble: PacketMut) -> Option<Knock> {
+    /// What the handshake of one who knocked takes; nothing if he does not speak our protocol.
+    pub(super) fn knock(&mut self, key: EmbryoKey) -> Option<Knock> {
+        let preamble = self.embryos.by_key(key)?.inbox.take()?;
+        let knock = self.knock_with(key, preamble);
+        match knock {
+            Some(_) => self.core.counters.add(Count::Handshakes, 1),
+            // He has more to say before he was answered.
+            None => self.embryo_malformed(key.index, FrameError::NotOneFrame),
+        }
+        knock
+    }
+
+    /// `None` if there is more than the preamble.
+    fn knock_with(&mut self, key: EmbryoKey, preamble: PacketMut) -> Option<Knock> {
         let keys = self.server_keys();
         let said = {
             let passed = passed(&keys, &preamble)?;
