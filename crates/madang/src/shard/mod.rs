@@ -1,7 +1,7 @@
 //! A shard: one thread with its own driver, sessions, timers and magazine.
 //!
 //! ```text
-//!   turn:   sleep ─► poll ─► complete ─► timers ─► mailbox ─► flush ─► (sleep)
+//!   turn:   sleep ─► poll ─► complete ─► timers ─► mailbox ─► flush ─► closes, the line ─► (sleep)
 //! ```
 //!
 //! Nothing here is shared: other threads leave letters in the mailbox. Connections stay on the shard that they were given
