@@ -15,7 +15,7 @@
 
 use std::ptr::{self, NonNull};
 
-use crate::class::{CONTENT_START, PACKET_BYTES_MAX, block_bytes};
+use crate::class::{CONTENT_START, HEADROOM, PACKET_BYTES_MAX, block_bytes};
 use crate::depot::Core;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 
@@ -243,5 +243,17 @@ impl Fields {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// Bytes of room in front of what was written.
+    #[inline(always)]
+    pub(crate) fn headroom(&self) -> usize {
+        self.start as usize - (CONTENT_START - HEADROOM)
+    }
+
+    /// Bytes of room behind what was written.
+    #[inline(always)]
+    pub(crate) fn tailroom(&self) -> usize {
+        block_bytes(self.class as usize) - self.end as usize
     }
 }

@@ -89,6 +89,18 @@ impl Packet {
         self.fields().flags == 0
     }
 
+    /// Bytes that can be [prepended](PacketMut::prepend) once it is writable again.
+    #[inline]
+    pub fn headroom(&self) -> usize {
+        self.fields().headroom()
+    }
+
+    /// Bytes that can be appended once it is writable again, without moving to a larger block.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        self.fields().tailroom()
+    }
+
     /// Where it lies, as a number. Two packets in the same place are clones of each other, as long as one of them lives.
     #[inline]
     pub fn place(&self) -> usize {

@@ -100,12 +100,12 @@ impl PacketMut {
 
     /// Bytes that can be [prepended](PacketMut::prepend): [`HEADROOM`](crate::HEADROOM) in a fresh packet.
     pub fn headroom(&self) -> usize {
-        self.fields().start as usize - (CONTENT_START - crate::HEADROOM)
+        self.fields().headroom()
     }
 
     /// Bytes that can be appended without moving to a larger block.
     pub fn tailroom(&self) -> usize {
-        self.block_end() - self.fields().end as usize
+        self.fields().tailroom()
     }
 
     /// The most bytes that the packet may be written to, [`PACKET_BYTES_MAX`] unless set; prepended ones do not count.

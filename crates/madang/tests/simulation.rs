@@ -103,15 +103,12 @@ fn planted_bugs_are_found() {
             // It takes a job, messages behind it and a FIN behind them, all in one batch: once in two thousand seeds, so the
             // search begins shortly before one that has it.
             Planted::EndOvertakesHeld => 200,
-            // A broadcast's packets must come to lie where those of the one before lay.
-            Planted::ChunkRemembered => 300,
             // A bug of what only some seeds have (records, a queue, rules) has so many fewer chances. The search ends where
             // it is found, so a large budget costs nothing.
             _ => 4_000,
         };
         let from = match bug {
             Planted::EndOvertakesHeld => RARE_FROM,
-            Planted::ChunkRemembered => 900,
             _ => 0,
         };
         let found =

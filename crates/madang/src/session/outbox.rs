@@ -9,7 +9,7 @@
 //! they are in the cache. When nothing at all waits, which is after most flushes, they are handed out anew from the first
 //! on: so a broadcast fills them, and its flush finds them, in the order in which they lie.
 
-use madang_packet::Packet;
+use madang_packet::{Packet, PacketMut};
 
 use super::Latest;
 use crate::planted::{Planted, planted};
@@ -195,6 +195,22 @@ impl Queues {
     pub(crate) fn is_shared(&self, outbox: &Outbox) -> bool {
         let front = self.nodes.get(outbox.head as usize).and_then(|node| node.packet.as_ref());
         front.is_some_and(|packet| !packet.is_unique())
+    }
+
+    /// Takes content's message off a queue in which it is alone, if nobody else has its packet and there is so much room
+    /// around what is in it: the framing may be written there.
+    #[inline]
+    pub(crate) fn take_lone(&mut self, outbox: &mut Outbox, head: usize, tail: usize) -> Option<PacketMut> {
+        if outbox.len != 1 {
+            return None;
+        }
+        let node = self.nodes.get(outbox.head as usize)?;
+        let packet = node.packet.as_ref().filter(|_| node.author != Author::Engine)?;
+        if !packet.is_unique() || packet.headroom() < head || packet.tailroom() < tail {
+            return None;
+        }
+        let (packet, _) = self.pop(outbox)?;
+        packet.try_into_mut().ok()
     }
 
     /// Where the packets lie that wait, in order.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Sends are what a server costs: one more message inside a send costs a tenth of a send. So small packets are copied, with
-//! their headers, into one chunk; large ones go out from where they are. Framing happens here and not in `send`, because a
-//! shared packet is never written to, and because one seal may then carry many.
+//! their headers, into one chunk; large ones go out from where they are, and so does one that is alone (`lone.rs`). Framing
+//! happens here and not in `send`, because a shared packet is never written to, and because one seal may then carry many.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use madang_wire::{Framing, Kind, SealError, be32, lan, seal_frame};
 use super::callbacks::Call;
 #[cfg(feature = "wan")]
 use super::records::Sealer;
-use super::{Shard, reason_of};
+use super::{Shard, lone, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
 use crate::framing::{Guarded, Wire};
@@ -149,6 +149,17 @@ impl<D: Driver> Shard<D> {
             Wire::Be32(_) => be32::HEADER,
             Wire::Custom(_) => framing(details).overhead().total(),
         };
+        let alone = match wire {
+            Wire::Own => lone::framed(queues, &mut session.outbox, |len| lan::header(Kind::Message, len)),
+            Wire::Be32(_) => lone::framed(queues, &mut session.outbox, be32::header),
+            Wire::Custom(_) => None,
+        };
+        if let Some((frame, carried)) = alone {
+            let len = frame.len();
+            outgoing.push(frame);
+            *sent = carried;
+            return Ok(len);
+        }
         let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
         // A framing with a state of its own says everything differently to each.
         let shared = !matches!(wire, Wire::Custom(_)) && queues.is_shared(&session.outbox);

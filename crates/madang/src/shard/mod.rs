@@ -26,6 +26,7 @@ mod join;
 mod leave;
 #[cfg(feature = "wan")]
 mod line;
+mod lone;
 mod mail;
 mod overload;
 mod pressure;

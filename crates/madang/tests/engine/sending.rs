@@ -11,6 +11,7 @@ use crate::support::{PATIENCE, Raw, Recorder, be32, be32_frame, eventually, fini
 each_driver! {
     p3_one_packet_goes_to_all_without_a_copy_in_content,
     p3_a_packet_made_anywhere_can_be_sent_anywhere,
+    p3_a_message_that_content_keeps_is_not_framed_under_its_hand,
     p3_small_and_large_packets_keep_their_order_in_one_stream,
     p2_a_packet_that_is_too_long_or_empty_is_not_sent,
     b01_over_the_hard_limit_a_consumer_is_slow_at_once,
@@ -82,6 +83,27 @@ fn p3_a_packet_made_anywhere_can_be_sent_anywhere(driver: DriverChoice) {
     for peer in &mut peers {
         assert_eq!(peer.be32_next(), b"made elsewhere!");
     }
+    finish(server, &watch);
+}
+
+fn p3_a_message_that_content_keeps_is_not_framed_under_its_hand(driver: DriverChoice) {
+    let (recorder, watch) = Recorder::new();
+    let server = be32(driver).set(|settings| settings.frame_limit_bytes = 1 << 20).start(recorder).unwrap();
+    let mut peer = Raw::connect(server.local_addr());
+    let id = watch.join();
+    let remote = server.remote();
+    let before = server.figures().pool.in_use.blocks;
+    for len in [1, 64, 300, 5_000, 700_000] {
+        let message = pattern(len as u64, len);
+        let kept = remote.packet(&message).freeze();
+        assert_eq!(remote.send(id, kept.clone()), Answer::Queued);
+        assert!(peer.be32_next() == message);
+        assert!(kept[..] == message, "of {len} bytes");
+        // And the same packet once nobody keeps it.
+        assert_eq!(remote.send(id, kept), Answer::Queued);
+        assert!(peer.be32_next() == message, "of {len} bytes");
+    }
+    eventually("all went back", || server.figures().pool.in_use.blocks == before);
     finish(server, &watch);
 }
 

@@ -21,6 +21,7 @@ each_driver! {
     s5_the_server_speaks_first_inside_on_join,
     long_messages_travel_in_many_records_both_ways,
     all_messages_of_a_turn_leave_under_one_seal,
+    p3_a_message_that_content_keeps_is_not_sealed_under_its_hand,
     a_broadcast_reaches_every_encrypted_session,
     a_large_broadcast_makes_few_of_its_chunks_at_a_time,
     a_log_in_is_checked_and_content_learns_who_it_is,
@@ -153,6 +154,27 @@ fn all_messages_of_a_turn_leave_under_one_seal(driver: DriverChoice) {
         let now = server.figures().records_out;
         assert!(turn == 0 || now == records + 1, "{count} messages under {} seals", now - records);
         records = now;
+    }
+    client.drain().unwrap();
+    finish(server, &watch);
+}
+
+fn p3_a_message_that_content_keeps_is_not_sealed_under_its_hand(driver: DriverChoice) {
+    let (server, key) = wan(driver);
+    let (recorder, watch) = Recorder::new();
+    let server = server.start(recorder).unwrap();
+    let (client, seen, peer) = joined(client(driver, &server, key));
+    let id = watch.join();
+    let remote = server.remote();
+    for len in [1, 64, 300, 5_000, 16 << 10] {
+        let message = pattern(len as u64, len);
+        let kept = remote.packet(&message).freeze();
+        assert!(remote.send(id, kept.clone()).is_queued());
+        assert!(seen.recv(peer) == message);
+        assert!(kept[..] == message, "of {len} bytes");
+        // And the same packet once nobody keeps it.
+        assert!(remote.send(id, kept).is_queued());
+        assert!(seen.recv(peer) == message, "of {len} bytes");
     }
     client.drain().unwrap();
     finish(server, &watch);
