@@ -197,13 +197,10 @@ impl Queues {
         front.is_some_and(|packet| !packet.is_unique())
     }
 
-    /// Takes content's message off a queue in which it is alone, if nobody else has its packet and there is so much room
-    /// around what is in it: the framing may be written there.
+    /// Takes content's message off the front, if nobody else has its packet and there is so much room around what is in it:
+    /// the framing may be written there.
     #[inline]
-    pub(crate) fn take_lone(&mut self, outbox: &mut Outbox, head: usize, tail: usize) -> Option<PacketMut> {
-        if outbox.len != 1 {
-            return None;
-        }
+    pub(crate) fn take_own(&mut self, outbox: &mut Outbox, head: usize, tail: usize) -> Option<PacketMut> {
         let node = self.nodes.get(outbox.head as usize)?;
         let packet = node.packet.as_ref().filter(|_| node.author != Author::Engine)?;
         if !packet.is_unique() || packet.headroom() < head || packet.tailroom() < tail {

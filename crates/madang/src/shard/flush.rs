@@ -1,50 +1,26 @@
-//! Bytes out: what was queued in a turn becomes one send.
+//! Bytes out: what was queued in a turn becomes one send (`compose.rs`).
 //!
-//! ```text
-//!   outbox   [msg 40 B] [msg 9 B] [msg 70 KB] [msg 12 B]
-//!   pieces   [h│40 B│h│9 B│h] [70 KB, in place] [h│12 B]      h: a header
-//!             └ one chunk ──┘                    └ a chunk
-//! ```
-//!
-//! Sends are what a server costs: one more message inside a send costs a tenth of a send. So small packets are copied, with
-//! their headers, into one chunk; large ones go out from where they are, and so does one that is alone (`lone.rs`). Framing
-//! happens here and not in `send`, because a shared packet is never written to, and because one seal may then carry many.
+//! Sends are what a server costs: one more message inside a send costs a tenth of a send. Framing happens here and not in
+//! `Context::send`, because a shared packet is never written to, and because one seal may then carry many.
 
 use std::time::Duration;
 
-use madang_driver::{Driver, NetError, OUTGOING_PIECES_MAX, Outgoing};
-use madang_packet::{Packet, PacketMut};
-use madang_wire::{Framing, Kind, SealError, be32, lan, seal_frame};
+use madang_driver::{Driver, NetError, Outgoing};
 
 use super::callbacks::Call;
-#[cfg(feature = "wan")]
-use super::records::Sealer;
-use super::{Shard, lone, reason_of};
+use super::compose::Unsendable;
+use super::{Shard, reason_of};
 use crate::error::ErrorKind;
 use crate::figures::Count;
-use crate::framing::{Guarded, Wire};
 use crate::planted::{Planted, planted};
-use crate::session::{Author, Details, Gait, Life, Outbox, Queues};
+use crate::session::{Gait, Life};
 use crate::settings::ms;
-#[cfg(feature = "wan")]
-use crate::speech::Speech;
 use crate::{LeaveReason, Sent};
-
-/// Packets up to this are copied into the chunk, larger ones go out in place. A copy of 4 KiB costs about 0.1 µs, a piece of
-/// its own about as much in the system call, and the copy lets the packet go back at once.
-const COPY_MAX: usize = 4 << 10;
-
-/// One send carries about so much; the rest leaves with the next. Above what a socket takes at once, so that it does not
-/// cost a send, and small enough that a slow peer does not turn its whole queue into chunks.
-pub(super) const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// As soon as so much was made in a flush it is handed over, and comes back, before more is made. The chunks of five thousand
 /// encrypted sessions are a large broadcast's 10 MB: they would leave the cache twice, before the kernel reads them and before
 /// they are written again. Half of a usual L2, since the kernel has its own copies and its sockets there.
 const HANDED_OVER_BYTES: usize = 512 << 10;
-
-/// The largest chunk: what does not fit starts another.
-pub(super) const CHUNK_MAX: usize = 60 << 10;
 
 impl<D: Driver> Shard<D> {
     /// Sends what the dirty sessions have queued; with `urgent_only`, of those alone that cannot wait for the tick.
@@ -132,94 +108,6 @@ impl<D: Driver> Shard<D> {
             _ => {}
         }
         made
-    }
-
-    /// Takes entries off the queue and makes bytes of them: so many, if they are nobody else's.
-    fn compose(&mut self, local: u32, outgoing: &mut Outgoing, sent: &mut Sent) -> Result<usize, Unsendable> {
-        // The rest of the session is looked at by those alone that have something there.
-        let Some((session, details)) = self.core.sessions.apart(local) else { return Ok(0) };
-        let (wire, magazine, queues) = (&mut self.wire, &self.core.magazine, &mut self.core.queues);
-        #[cfg(feature = "wan")]
-        if let Speech::Sealed(records) = &mut session.speech {
-            let (outbox, counters) = (&mut session.outbox, &mut self.core.counters);
-            return Sealer { records, queues, outbox, details, magazine, counters, outgoing, sent }.seal();
-        }
-        let head = match wire {
-            Wire::Own => lan::HEADER,
-            Wire::Be32(_) => be32::HEADER,
-            Wire::Custom(_) => framing(details).overhead().total(),
-        };
-        let alone = match wire {
-            Wire::Own => lone::framed(queues, &mut session.outbox, |len| lan::header(Kind::Message, len)),
-            Wire::Be32(_) => lone::framed(queues, &mut session.outbox, be32::header),
-            Wire::Custom(_) => None,
-        };
-        if let Some((frame, carried)) = alone {
-            let len = frame.len();
-            outgoing.push(frame);
-            *sent = carried;
-            return Ok(len);
-        }
-        let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
-        // A framing with a state of its own says everything differently to each.
-        let shared = !matches!(wire, Wire::Custom(_)) && queues.is_shared(&session.outbox);
-        if shared {
-            if let Some((chunk, carried)) = self.alike.find(queues, &mut session.outbox) {
-                outgoing.push(chunk);
-                *sent = carried;
-                return Ok(0);
-            }
-        }
-        let expected = shared && self.alike.expect(queues, &session.outbox);
-        let mut chunk: Option<PacketMut> = None;
-        let mut total = 0;
-        while let Some((len, author)) = queues.front(&session.outbox) {
-            let in_place = len > COPY_MAX && !matches!(wire, Wire::Custom(_)) && author != Author::Engine;
-            let copied = head + if in_place { 0 } else { len };
-            // Room for the chunk that is open, and for two pieces more.
-            if outgoing.pieces() + 3 > OUTGOING_PIECES_MAX || total > 0 && total + copied > SEND_BYTES_MAX {
-                break;
-            }
-            if chunk.as_ref().is_some_and(|chunk| chunk.len() + copied > chunk.capacity().max(CHUNK_MAX)) {
-                outgoing.push(chunk.take().expect("it was just looked at").freeze());
-            }
-            if chunk.is_none() {
-                let rest = estimate(session.outbox.bytes(), session.outbox.len());
-                let room = if in_place { rest.min(COPY_MAX) } else { rest.max(copied) };
-                chunk = Some(magazine.packet_past_budget(room).map_err(|_| Unsendable::NoMemory)?);
-            }
-            let into = chunk.as_mut().expect("it was just made");
-            if !in_place {
-                let most =
-                    (into.capacity().max(CHUNK_MAX) - into.len()).min(SEND_BYTES_MAX.saturating_sub(total));
-                let run = Run { queues, outbox: &mut session.outbox, into, most, sent };
-                total += match wire {
-                    Wire::Own => run.copy(|len| lan::header(Kind::Message, len)),
-                    Wire::Be32(_) => run.copy(be32::header),
-                    Wire::Custom(_) => run.seal(framing(details)).map_err(Unsendable::Seal)?,
-                };
-                continue;
-            }
-            let (packet, _) = queues.pop(&mut session.outbox).expect("it was just looked at");
-            match wire {
-                Wire::Own => into.bytes(&lan::header(Kind::Message, len as u32)),
-                Wire::Be32(_) => into.bytes(&be32::header(len as u32)),
-                Wire::Custom(_) => unreachable!("a foreign framing seals in the chunk"),
-            };
-            sent.messages += 1;
-            sent.bytes += len;
-            outgoing.push(chunk.take().expect("it was just written").freeze());
-            outgoing.push(packet);
-            total += head + len;
-        }
-        if let Some(chunk) = chunk {
-            let chunk = chunk.freeze();
-            if expected && outgoing.is_empty() && session.outbox.is_empty() {
-                self.alike.remember(&chunk, *sent);
-            }
-            outgoing.push(chunk);
-        }
-        Ok(total)
     }
 
     /// A send of a session ended.
@@ -316,96 +204,5 @@ impl<D: Driver> Shard<D> {
         let (_, outgoing) = self.unsent.swap_remove(at);
         self.recycle(outgoing);
         true
-    }
-}
-
-/// The framing of a foreign session.
-fn framing(details: &mut Option<Details>) -> &mut Guarded {
-    let framing = details.as_mut().and_then(|details| details.framing.as_mut());
-    framing.expect("a foreign session has its framing")
-}
-
-pub(super) enum Unsendable {
-    NoMemory,
-    Seal(SealError),
-}
-
-/// The entries at the front of a queue that go into the open chunk: the first one in any case, and those behind it that
-/// are small, as long as they fit.
-struct Run<'a> {
-    queues: &'a mut Queues,
-    outbox: &'a mut Outbox,
-    into: &'a mut PacketMut,
-    /// Bytes, headers included.
-    most: usize,
-    sent: &'a mut Sent,
-}
-
-impl Run<'_> {
-    /// Copies them, each behind its header. Answers how many bytes they were.
-    #[inline]
-    fn copy<const HEADER: usize>(self, header: impl Fn(u32) -> [u8; HEADER]) -> usize {
-        let mut words = Sent::default();
-        let all = self.queues.drain(self.outbox, |packet, author, before| {
-            let len = packet.len();
-            let total = before.bytes + (before.entries + 1) * HEADER + len;
-            if before.entries > 0 && (len > COPY_MAX || total > self.most) {
-                return Some(packet);
-            }
-            if author != Author::Engine {
-                self.into.extend_from_parts(header(len as u32), &packet);
-            } else {
-                self.into.bytes(&packet);
-                words.messages += 1;
-                words.bytes += len;
-            }
-            None
-        });
-        self.sent.messages += all.entries - words.messages;
-        self.sent.bytes += all.bytes - words.bytes;
-        all.bytes + all.entries * HEADER
-    }
-
-    /// Has a foreign framing close each around its message, in the chunk.
-    fn seal(self, framing: &mut Guarded) -> Result<usize, SealError> {
-        let overhead = framing.overhead().total();
-        let mut outcome = Ok(());
-        let all = self.queues.drain(self.outbox, |packet, _, before| {
-            let total = before.bytes + (before.entries + 1) * overhead + packet.len();
-            if outcome.is_err() || before.entries > 0 && total > self.most {
-                return Some(packet);
-            }
-            outcome = seal(framing, self.into, &packet);
-            None
-        });
-        self.sent.messages += all.entries;
-        self.sent.bytes += all.bytes;
-        outcome.map(|()| all.bytes + all.entries * overhead)
-    }
-}
-
-/// Puts a message into the chunk with room around it, and has the framing close it.
-pub(super) fn seal(
-    framing: &mut dyn Framing,
-    into: &mut PacketMut,
-    packet: &Packet,
-) -> Result<(), SealError> {
-    let overhead = framing.overhead();
-    let start = into.len();
-    pad(into, overhead.head);
-    into.bytes(packet);
-    pad(into, overhead.tail);
-    let len = seal_frame(framing, &mut into.as_mut_slice()[start..])?;
-    into.truncate(start + len);
-    Ok(())
-}
-
-/// Room for a head or tail, with any content.
-fn pad(into: &mut PacketMut, mut bytes: usize) {
-    const ZEROS: [u8; 64] = [0; 64];
-    while bytes > 0 {
-        let step = bytes.min(ZEROS.len());
-        into.bytes(&ZEROS[..step]);
-        bytes -= step;
     }
 }

@@ -13,6 +13,7 @@ mod announce;
 #[cfg(feature = "simulation")]
 mod audit;
 mod callbacks;
+mod compose;
 mod connections;
 mod core;
 mod dial;
@@ -22,11 +23,11 @@ mod flush;
 mod greeting;
 #[cfg(feature = "wan")]
 mod handshake;
+mod in_place;
 mod join;
 mod leave;
 #[cfg(feature = "wan")]
 mod line;
-mod lone;
 mod mail;
 mod overload;
 mod pressure;

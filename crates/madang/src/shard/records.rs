@@ -5,7 +5,7 @@
 //!   out   queue ─► │ room │ h│40 B│h│9 B│h│… │ room │ ─► sealed in the chunk: one record for all that a turn queued
 //! ```
 //!
-//! A message that is alone is sealed where it is (`lone.rs`). A seal costs what three hundred bytes in it cost, so many small messages under one are nearly free. A message that is too
+//! A message that is alone is sealed where it is (`in_place.rs`). A seal costs what three hundred bytes in it cost, so many small messages under one are nearly free. A message that is too
 //! long for a record is cut into several, and put together again in a packet that grows with what really came.
 
 use std::ops::Range;
@@ -15,8 +15,8 @@ use madang_packet::{Magazine, PacketMut};
 use madang_wire::wan::{RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_TAIL, Step};
 use madang_wire::{FrameError, Kind, lan};
 
-use super::flush::{CHUNK_MAX, SEND_BYTES_MAX, Unsendable};
-use super::{Shard, lone};
+use super::compose::{CHUNK_MAX, SEND_BYTES_MAX, Unsendable};
+use super::{Shard, in_place};
 use crate::error::ErrorKind;
 use crate::figures::{Count, Counters};
 use crate::planted::{Planted, planted};
@@ -134,10 +134,11 @@ impl Sealer<'_> {
     /// Seals the only message there is in its own packet, if that can be.
     fn alone(&mut self) -> Option<Result<usize, Unsendable>> {
         let Records { sealing, cut_at, .. } = &mut *self.records;
-        if *cut_at > 0 || lan::HEADER + self.outbox.bytes() > most_frames() {
+        let len = self.outbox.bytes();
+        if self.outbox.len() != 1 || *cut_at > 0 || lan::HEADER + len > most_frames() {
             return None;
         }
-        let (mut record, sent) = lone::with_room_for_seal(self.queues, self.outbox)?;
+        let (mut record, sent) = in_place::with_room_for_seal(self.queues, self.outbox)?;
         Some(match sealing.seal(record.as_mut_slice()) {
             Ok(()) => {
                 let len = record.len();

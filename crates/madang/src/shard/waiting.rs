@@ -15,9 +15,9 @@ use madang_packet::Packet;
 use madang_wire::lan::{self, Heartbeat, QueueState, Ticket, TicketPurpose};
 use madang_wire::{Kind, Next};
 
+use super::compose::seal;
 use super::embryo::SAID_BYTES_MAX;
 use super::embryos::{Embryo, Origin, Stage};
-use super::flush::seal;
 use super::{Shard, Timer};
 use crate::error::{ErrorKind, LinkDown};
 use crate::framing::{Guarded, Wire};

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use madang::packet::Packet;
 use madang::{Answer, Context, DriverChoice, ErrorKind, LeaveReason, SessionId};
 
 use crate::support::{PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish, lan, pattern};
@@ -108,15 +109,23 @@ fn p3_a_message_that_content_keeps_is_not_framed_under_its_hand(driver: DriverCh
 }
 
 fn p3_small_and_large_packets_keep_their_order_in_one_stream(driver: DriverChoice) {
+    // Some around each size from which on packets are sent in another way; and more large ones than a send has pieces.
     let lengths = |round: u64| {
-        [1, 40, 4_096, 4_097, 9, 70_000, 12, 262_144, 61_440, 5, 300_000, 2]
-            .map(|len| len + round as usize % 3)
+        let mixed = [1, 40, 2_047, 4_096, 4_097, 9, 70_000, 12, 2_048, 262_144, 61_440, 3_000, 5, 300_000, 2];
+        let large = [2_200; 150];
+        let lengths: &[usize] = if round % 4 == 3 { &large } else { &mixed };
+        lengths.iter().map(|len| len + round as usize % 3).collect::<Vec<_>>()
     };
+    let kept: &'static Mutex<Vec<Packet>> = Box::leak(Box::default());
     let (recorder, watch) = Recorder::new();
     let recorder = recorder.on_recv(move |cx, id, message| {
         let round = u64::from(message.bytes()[0]);
-        for len in lengths(round) {
-            let packet = cx.packet(&pattern(len as u64, len));
+        for (number, len) in lengths(round).into_iter().enumerate() {
+            let packet = cx.packet(&pattern(len as u64, len)).freeze();
+            // Every third is content's as well, as a broadcast's is.
+            if (number as u64 + round) % 3 == 0 {
+                kept.lock().unwrap().push(packet.clone());
+            }
             assert!(cx.send(id, packet).is_queued());
         }
     });
@@ -133,6 +142,13 @@ fn p3_small_and_large_packets_keep_their_order_in_one_stream(driver: DriverChoic
         for len in lengths(round) {
             assert!(peer.be32_next() == pattern(len as u64, len), "{len} bytes in round {round}");
         }
+    }
+    for packet in kept.lock().unwrap().drain(..) {
+        assert!(
+            packet[..] == pattern(packet.len() as u64, packet.len()),
+            "{} bytes that were kept",
+            packet.len()
+        );
     }
     finish(server, &watch);
 }

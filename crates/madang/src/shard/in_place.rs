@@ -1,4 +1,4 @@
-//! A message that is alone in its queue leaves in its own packet.
+//! Framed in place: a message leaves in its own packet, with what frames it written around it.
 //!
 //! ```text
 //!             │ headroom 16 B   │ payload │ tailroom 16 B │
@@ -6,9 +6,9 @@
 //!   sealed           │ len │  h │ payload │      tag      │
 //! ```
 //!
-//! An echo, an answer: most turns of most sessions have one thing to say. If nobody else holds its packet, what frames it is
-//! written around it, and there is no chunk to take, to copy into and to give back. A packet that others hold is never
-//! written to: that one is copied.
+//! There is no chunk to take, to copy into and to give back. Done where nobody else holds the packet, for a message that is alone
+//! in its queue (an echo, an answer: most turns of most sessions have one thing to say) and for a large one. A packet that
+//! others hold is never written to.
 
 use madang_packet::{HEADROOM, Packet};
 #[cfg(feature = "wan")]
@@ -21,7 +21,7 @@ use madang_wire::{Kind, lan};
 use crate::Sent;
 use crate::session::{Outbox, Queues};
 
-/// Takes the only message of a queue behind its header, if that can be written into its own packet.
+/// Takes the message in front behind its header, if that can be written into its own packet.
 #[inline]
 pub(super) fn framed<const HEADER: usize>(
     queues: &mut Queues,
@@ -29,19 +29,19 @@ pub(super) fn framed<const HEADER: usize>(
     header: impl Fn(u32) -> [u8; HEADER],
 ) -> Option<(Packet, Sent)> {
     const { assert!(HEADER <= HEADROOM, "a header fits in front of a fresh packet") };
-    let mut packet = queues.take_lone(outbox, HEADER, 0)?;
+    let mut packet = queues.take_own(outbox, HEADER, 0)?;
     let sent = Sent { messages: 1, bytes: packet.len() };
     packet.prepend(&header(sent.bytes as u32)).expect("the room was looked at");
     Some((packet.freeze(), sent))
 }
 
-/// Takes the only message of a queue as a record that is to be sealed: with its header, and room for the length and the tag.
+/// Takes the message in front as a record that is to be sealed: with its header, and room for the length and the tag.
 #[cfg(feature = "wan")]
 #[inline]
 pub(super) fn with_room_for_seal(queues: &mut Queues, outbox: &mut Outbox) -> Option<(PacketMut, Sent)> {
     const HEAD: usize = RECORD_HEAD + lan::HEADER;
     const { assert!(HEAD <= HEADROOM && RECORD_TAIL <= TAILROOM, "a record fits around a fresh packet") };
-    let mut packet = queues.take_lone(outbox, HEAD, RECORD_TAIL)?;
+    let mut packet = queues.take_own(outbox, HEAD, RECORD_TAIL)?;
     let sent = Sent { messages: 1, bytes: packet.len() };
     let mut head = [0; HEAD];
     head[RECORD_HEAD..].copy_from_slice(&lan::header(Kind::Message, sent.bytes as u32));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_alone_and_nobody_elses_is_framed_where_it_is() {
+    fn only_what_is_nobody_elses_is_framed_where_it_is() {
         let depot = Depot::new(PoolSettings::default());
         let fresh = || packet(&depot, 3, 3).freeze();
         let mut full_in_front = packet(&depot, 3, 3);
@@ -112,7 +112,6 @@ mod tests {
         assert_eq!(take(As::Framed, vec![fresh()], Droppable).as_deref(), Some(&framed[..]));
         for (name, packets, author) in [
             ("nothing", vec![], Content),
-            ("two", vec![fresh(), fresh()], Content),
             ("the engine's own word, which is framed already", vec![fresh()], Engine),
             ("a packet that content keeps", vec![kept.clone()], Content),
             ("no room in front", vec![full_in_front.freeze()], Content),
