@@ -59,7 +59,6 @@ impl<D: Driver> Shard<D> {
             Wire::Be32(_) => be32::HEADER,
             Wire::Custom(_) => framing(details).overhead().total(),
         };
-        let estimate = |bytes: usize, entries: usize| (bytes + entries * head).min(CHUNK_MAX);
         // A framing with a state of its own says everything differently to each.
         let shared = !matches!(wire, Wire::Custom(_)) && queues.is_shared(&session.outbox);
         if shared {
@@ -98,8 +97,14 @@ impl<D: Driver> Shard<D> {
                 outgoing.push(chunk.take().expect("it was just looked at").freeze());
             }
             if chunk.is_none() {
-                let rest = estimate(session.outbox.bytes(), session.outbox.len());
-                let room = if in_place { rest.min(COPY_MAX) } else { rest.max(copied) };
+                let all = session.outbox.bytes() + session.outbox.len() * head;
+                let room = match wire {
+                    Wire::Own | Wire::Be32(_) if all >= OWN_MIN => {
+                        bytes_of_run(queues, &session.outbox, head)
+                    }
+                    _ => all.min(CHUNK_MAX),
+                };
+                let room = room.max(copied);
                 chunk = Some(magazine.packet_past_budget(room).map_err(|_| Unsendable::NoMemory)?);
             }
             let into = chunk.as_mut().expect("it was just made");
@@ -146,6 +151,26 @@ fn framed_in_place(wire: &Wire, queues: &mut Queues, outbox: &mut Outbox) -> Opt
     }
 }
 
+/// Whether a message is not copied, under a framing of ours.
+#[inline]
+fn goes_in_place(packet: &Packet) -> bool {
+    packet.len() > COPY_MAX || packet.len() >= OWN_MIN && packet.is_unique()
+}
+
+/// Bytes of the messages in front that are copied into one chunk, and of the header behind them if the next one is not. A chunk
+/// for all that waits would be one of 64 KiB for a few small messages between large ones.
+fn bytes_of_run(queues: &Queues, outbox: &Outbox, head: usize) -> usize {
+    let mut bytes = 0;
+    for packet in queues.packets(outbox) {
+        bytes += head;
+        if goes_in_place(packet) || bytes >= CHUNK_MAX {
+            break;
+        }
+        bytes += packet.len();
+    }
+    bytes.min(CHUNK_MAX)
+}
+
 /// The framing of a foreign session.
 fn framing(details: &mut Option<Details>) -> &mut Guarded {
     let framing = details.as_mut().and_then(|details| details.framing.as_mut());
@@ -176,8 +201,7 @@ impl Run<'_> {
         let all = self.queues.drain(self.outbox, |packet, author, before| {
             let len = packet.len();
             let total = before.bytes + (before.entries + 1) * HEADER + len;
-            let in_place = len > COPY_MAX || len >= OWN_MIN && packet.is_unique();
-            if before.entries > 0 && (in_place || total > self.most) {
+            if before.entries > 0 && (goes_in_place(&packet) || total > self.most) {
                 return Some(packet);
             }
             if author != Author::Engine {
@@ -235,5 +259,41 @@ fn pad(into: &mut PacketMut, mut bytes: usize) {
         let step = bytes.min(ZEROS.len());
         into.bytes(&ZEROS[..step]);
         bytes -= step;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_packet::{Depot, PoolSettings};
+
+    use super::*;
+
+    /// Small messages between large ones had a chunk of 64 KiB each.
+    #[test]
+    fn a_chunk_is_made_for_what_is_copied_into_it() {
+        const HEAD: usize = 4;
+        let depot = Depot::new(PoolSettings::default());
+        let packet = |len: usize| {
+            let mut packet = depot.packet(len).unwrap();
+            packet.bytes(&vec![7; len]);
+            packet.freeze()
+        };
+        let kept = [packet(3_000), packet(5_000)];
+        let shared = |at: usize| kept[at].clone();
+        let cases = [
+            ("small ones", vec![packet(40), packet(9)], HEAD + 40 + HEAD + 9),
+            ("up to a large one", vec![packet(40), packet(3_000), packet(40)], HEAD + 40 + HEAD),
+            ("large, but others have it", vec![packet(40), shared(0), packet(40)], 3 * HEAD + 3_080),
+            ("too large to be copied", vec![packet(40), shared(1), packet(40)], HEAD + 40 + HEAD),
+            ("its header alone", vec![shared(1), packet(40)], HEAD),
+            ("more than a chunk", (0..70).map(|_| packet(1_000)).collect(), CHUNK_MAX),
+        ];
+        for (name, packets, bytes) in cases {
+            let (mut queues, mut outbox) = (Queues::new(), Outbox::EMPTY);
+            for packet in packets {
+                queues.push(&mut outbox, packet, Author::Content);
+            }
+            assert_eq!(bytes_of_run(&queues, &outbox, HEAD), bytes, "{name}");
+        }
     }
 }
