@@ -126,7 +126,9 @@ fn main() -> anyhow::Result<()> {
     let limit = (2 * quiet).max(Duration::from_millis(1));
     let verdict = if loud <= limit { "met" } else { "missed" };
     println!(
-        "\np99 beside the flood {loud:.0?}, limit {limit:.0?} (twice the quiet value, or 1 ms): {verdict}"
+        "\np99 beside the flood {} µs, limit {} µs (twice the quiet value, or 1 ms): {verdict}",
+        loud.as_micros(),
+        limit.as_micros()
     );
     client.stop().map_err(|(_, error)| error)?;
     lan.stop().map_err(|(_, error)| error)?;
