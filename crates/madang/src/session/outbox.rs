@@ -207,7 +207,7 @@ impl Queues {
             return None;
         }
         let (packet, _) = self.pop(outbox)?;
-        packet.try_into_mut().ok()
+        Some(packet.try_into_mut().expect("who is alone with a packet stays so"))
     }
 
     /// Where the packets lie that wait, in order.
