@@ -17,7 +17,7 @@ mod table;
 pub(crate) use alike::Alike;
 pub(crate) use intake::{Intakes, Taken};
 pub(crate) use latest::Latest;
-pub(crate) use outbox::{Author, Outbox, Queues};
+pub(crate) use outbox::{Author, Outbox, Queues, is_own};
 pub(crate) use table::Sessions;
 
 use std::net::{IpAddr, SocketAddr};

@@ -48,6 +48,12 @@ impl Node {
 
 const _: () = assert!(size_of::<Node>() == 16, "four nodes share a cache line");
 
+/// Whether nobody else has a packet, and there is so much room around what is in it.
+#[inline]
+pub(crate) fn is_own(packet: &Packet, head: usize, tail: usize) -> bool {
+    packet.is_unique() && packet.headroom() >= head && packet.tailroom() >= tail
+}
+
 /// One session's queue: ends and sums. The nodes are the shard's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outbox {
@@ -197,13 +203,12 @@ impl Queues {
         front.is_some_and(|packet| !packet.is_unique())
     }
 
-    /// Takes content's message off the front, if nobody else has its packet and there is so much room around what is in it:
-    /// the framing may be written there.
+    /// Takes content's message off the front, if its framing may be written around it: see [`is_own`].
     #[inline]
     pub(crate) fn take_own(&mut self, outbox: &mut Outbox, head: usize, tail: usize) -> Option<PacketMut> {
         let node = self.nodes.get(outbox.head as usize)?;
         let packet = node.packet.as_ref().filter(|_| node.author != Author::Engine)?;
-        if !packet.is_unique() || packet.headroom() < head || packet.tailroom() < tail {
+        if !is_own(packet, head, tail) {
             return None;
         }
         let (packet, _) = self.pop(outbox)?;

@@ -18,7 +18,6 @@ use madang_wire::wan::{RECORD_HEAD, RECORD_TAIL};
 #[cfg(feature = "wan")]
 use madang_wire::{Kind, lan};
 
-use crate::Sent;
 use crate::session::{Outbox, Queues};
 
 /// Takes the message in front behind its header, if that can be written into its own packet.
@@ -27,29 +26,28 @@ pub(super) fn framed<const HEADER: usize>(
     queues: &mut Queues,
     outbox: &mut Outbox,
     header: impl Fn(u32) -> [u8; HEADER],
-) -> Option<(Packet, Sent)> {
+) -> Option<Packet> {
     const { assert!(HEADER <= HEADROOM, "a header fits in front of a fresh packet") };
     let mut packet = queues.take_own(outbox, HEADER, 0)?;
-    let sent = Sent { messages: 1, bytes: packet.len() };
-    packet.prepend(&header(sent.bytes as u32)).expect("the room was looked at");
-    Some((packet.freeze(), sent))
+    let header = header(packet.len() as u32);
+    packet.prepend(&header).expect("the room was looked at");
+    Some(packet.freeze())
 }
 
 /// Takes the message in front as a record that is to be sealed: with its header, and room for the length and the tag.
 #[cfg(feature = "wan")]
 #[inline]
-pub(super) fn with_room_for_seal(queues: &mut Queues, outbox: &mut Outbox) -> Option<(PacketMut, Sent)> {
+pub(super) fn with_room_for_seal(queues: &mut Queues, outbox: &mut Outbox) -> Option<PacketMut> {
     const HEAD: usize = RECORD_HEAD + lan::HEADER;
     const { assert!(HEAD <= HEADROOM && RECORD_TAIL <= TAILROOM, "a record fits around a fresh packet") };
     let mut packet = queues.take_own(outbox, HEAD, RECORD_TAIL)?;
-    let sent = Sent { messages: 1, bytes: packet.len() };
     let mut head = [0; HEAD];
-    head[RECORD_HEAD..].copy_from_slice(&lan::header(Kind::Message, sent.bytes as u32));
+    head[RECORD_HEAD..].copy_from_slice(&lan::header(Kind::Message, packet.len() as u32));
     packet.prepend(&head).expect("the room was looked at");
     // The limit was for content, which has sent it.
     packet.set_limit(PACKET_BYTES_MAX);
     packet.bytes(&[0; RECORD_TAIL]);
-    Some((packet, sent))
+    Some(packet)
 }
 
 #[cfg(test)]
@@ -79,17 +77,14 @@ mod tests {
         let found = match how {
             As::Framed => framed(&mut queues, &mut outbox, be32::header),
             #[cfg(feature = "wan")]
-            As::Sealed => {
-                with_room_for_seal(&mut queues, &mut outbox).map(|(packet, sent)| (packet.freeze(), sent))
-            }
+            As::Sealed => with_room_for_seal(&mut queues, &mut outbox).map(PacketMut::freeze),
         };
         let left = if found.is_some() { (0, 0) } else { (count, bytes) };
         assert_eq!((outbox.len(), queues.bytes()), left, "what is not taken waits on");
-        if let Some((frame, sent)) = &found {
-            assert_eq!(*sent, Sent { messages: 1, bytes });
+        if let Some(frame) = &found {
             assert_eq!(Some(frame.place()), place, "nothing is copied");
         }
-        found.map(|(frame, _)| frame.to_vec())
+        found.map(|frame| frame.to_vec())
     }
 
     fn packet(depot: &Depot, len: usize, limit: usize) -> PacketMut {

@@ -138,13 +138,13 @@ impl Sealer<'_> {
         if self.outbox.len() != 1 || *cut_at > 0 || lan::HEADER + len > most_frames() {
             return None;
         }
-        let (mut record, sent) = in_place::with_room_for_seal(self.queues, self.outbox)?;
+        let mut record = in_place::with_room_for_seal(self.queues, self.outbox)?;
         Some(match sealing.seal(record.as_mut_slice()) {
             Ok(()) => {
-                let len = record.len();
+                *self.sent = Sent { messages: 1, bytes: len };
+                let made = record.len();
                 self.outgoing.push(record.freeze());
-                *self.sent = sent;
-                Ok(len)
+                Ok(made)
             }
             Err(error) => Err(Unsendable::Seal(error)),
         })

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use madang::packet::Packet;
+use madang::packet::{HEADROOM, Packet};
 use madang::{Answer, Context, DriverChoice, ErrorKind, LeaveReason, SessionId};
 
 use crate::support::{PATIENCE, Raw, Recorder, be32, be32_frame, eventually, finish, lan, pattern};
@@ -121,7 +121,12 @@ fn p3_small_and_large_packets_keep_their_order_in_one_stream(driver: DriverChoic
     let recorder = recorder.on_recv(move |cx, id, message| {
         let round = u64::from(message.bytes()[0]);
         for (number, len) in lengths(round).into_iter().enumerate() {
-            let packet = cx.packet(&pattern(len as u64, len)).freeze();
+            let bytes = pattern(len as u64, len);
+            // Every fifth has a header of content's own where ours would be written.
+            let own = if number % 5 == 0 { HEADROOM.min(len - 1) } else { 0 };
+            let mut packet = cx.packet(&bytes[own..]);
+            packet.prepend(&bytes[..own]).unwrap();
+            let packet = packet.freeze();
             // Every third is content's as well, as a broadcast's is.
             if (number as u64 + round) % 3 == 0 {
                 kept.lock().unwrap().push(packet.clone());
