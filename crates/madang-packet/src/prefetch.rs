@@ -12,10 +12,15 @@ pub fn prefetch<T>(value: &T) {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
         let start = core::ptr::from_ref(value).cast::<i8>();
-        for line in (0..size_of::<T>()).step_by(LINE) {
-            // SAFETY: the address lies within `value`; a prefetch neither reads nor writes, and every x86_64 has it (SSE).
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(line)) };
-        }
+        let last = size_of::<T>().saturating_sub(1);
+        let line = |byte| {
+            // SAFETY: the address is at most the value's last byte (or its start, if it has none); a prefetch neither reads nor
+            // writes, and every x86_64 has it (SSE).
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(byte)) };
+        };
+        (0..last).step_by(LINE).for_each(line);
+        // A value that begins in the middle of a line ends in one more.
+        line(last);
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = value;

@@ -27,18 +27,28 @@ pub(crate) enum Speech {
 /// tenths of that and cost 150 ns each time, which is a twentieth of an echo.
 #[cfg(feature = "wan")]
 pub(crate) struct Records {
-    /// Ours. The flush alone seals, in the order in which bytes leave.
+    pub(crate) ours: OurRecords,
+    pub(crate) theirs: TheirRecords,
+}
+
+/// What a flush needs of them. It alone seals, in the order in which bytes leave.
+#[cfg(feature = "wan")]
+pub(crate) struct OurRecords {
     pub(crate) sealing: Expanded<Sealing>,
-    /// The peer's.
-    pub(crate) opening: Expanded<Opening>,
-    /// What has come of a message that is too long for a record.
-    pub(crate) long: Option<PacketMut>,
     /// Bytes of the message in front of the queue that have left, when it is too long for a record.
     pub(crate) cut_at: usize,
 }
 
+/// What a receive needs of them.
 #[cfg(feature = "wan")]
-const _: () = assert!(size_of::<Records>() <= 1_280, "an idle encrypted session is to cost at most 1.75 KiB");
+pub(crate) struct TheirRecords {
+    pub(crate) opening: Expanded<Opening>,
+    /// What has come of a message that is too long for a record.
+    pub(crate) long: Option<PacketMut>,
+}
+
+#[cfg(feature = "wan")]
+const _: () = assert!(size_of::<Records>() <= 1_248, "an idle encrypted session is to cost at most 1.75 KiB");
 
 impl Speech {
     /// What the session speaks that an embryo becomes.
@@ -47,8 +57,10 @@ impl Speech {
             #[cfg(feature = "wan")]
             Speech::Secured(secured) => {
                 let Secured { sealing, opening, .. } = *secured;
-                let (sealing, opening) = (sealing.expand(), opening.expand());
-                Speech::Sealed(Box::new(Records { sealing, opening, long: None, cut_at: 0 }))
+                Speech::Sealed(Box::new(Records {
+                    ours: OurRecords { sealing: sealing.expand(), cut_at: 0 },
+                    theirs: TheirRecords { opening: opening.expand(), long: None },
+                }))
             }
             other => other,
         }
@@ -62,7 +74,7 @@ impl Speech {
             #[cfg(feature = "wan")]
             Speech::Secured(secured) => secured.opening.find(bytes),
             #[cfg(feature = "wan")]
-            Speech::Sealed(records) => records.opening.half().find(bytes),
+            Speech::Sealed(records) => records.theirs.opening.half().find(bytes),
         }
     }
 
@@ -101,7 +113,7 @@ impl Speech {
             #[cfg(feature = "wan")]
             Speech::Secured(secured) => secured.opening.expect(),
             #[cfg(feature = "wan")]
-            Speech::Sealed(records) => records.opening.half().expect(),
+            Speech::Sealed(records) => records.theirs.opening.half().expect(),
         }
     }
 
@@ -109,7 +121,7 @@ impl Speech {
     pub(crate) fn is_assembling(&self) -> bool {
         match self {
             #[cfg(feature = "wan")]
-            Speech::Sealed(records) => records.long.is_some(),
+            Speech::Sealed(records) => records.theirs.long.is_some(),
             _ => false,
         }
     }
@@ -118,7 +130,7 @@ impl Speech {
     pub(crate) fn can_say_goodbye(&self) -> bool {
         match self {
             #[cfg(feature = "wan")]
-            Speech::Sealed(records) => records.cut_at == 0,
+            Speech::Sealed(records) => records.ours.cut_at == 0,
             _ => false,
         }
     }

@@ -10,10 +10,13 @@
 //! ```
 //!
 //! A record has no number on the wire: both ends count. So one that is left out, repeated, moved or changed does not
-//! open, and that ends the session. The length stands in the clear and is covered by the tag.
+//! open, and that ends the session. The length stands in the clear, and a wrong one moves the tag's place, so the record does not
+//! open either: as in Noise's own transport messages, nothing is given to the cipher beside the text.
 
 use std::borrow::BorrowMut;
 use std::ops::Range;
+
+use ring::aead::Nonce;
 
 use super::FRAME_LIMIT_DEFAULT;
 use super::control::LogIn;
@@ -67,6 +70,12 @@ impl Direction {
         self.suite.expand(self.secret.bytes())
     }
 
+    /// The next record's. Whoever uses it calls [`advance`](Self::advance).
+    #[inline]
+    fn nonce(&self) -> Nonce {
+        self.suite.nonce(self.counter)
+    }
+
     /// Moves on behind a record. The key follows when its time has come; the counter never starts again.
     #[inline]
     fn advance(&mut self, key: &mut AeadKey) {
@@ -78,7 +87,7 @@ impl Direction {
 
     #[cold]
     fn rekey(&mut self, key: &mut AeadKey) {
-        match key.next_secret() {
+        match key.next_secret(self.suite) {
             Some(secret) => self.secret = secret,
             // Cannot be: but nothing more is sealed or opened under a key that had to change.
             None => self.counter = RECORDS_MAX,
@@ -146,7 +155,7 @@ impl<H: BorrowMut<Sealing>> Expanded<H> {
         }
         let sealed_len = frames.len().saturating_add(RECORD_TAIL);
         *head = u16::try_from(sealed_len).unwrap_or(u16::MAX).to_le_bytes();
-        *tail = self.key.seal(direction.counter, head, frames).ok_or(SealError::Exhausted)?;
+        *tail = self.key.seal(direction.nonce(), &[], frames).ok_or(SealError::Exhausted)?;
         direction.advance(&mut self.key);
         Ok(())
     }
@@ -334,8 +343,8 @@ impl Opening {
         }
         let key = key(&self.direction);
         let record = bytes.get_mut(..len).ok_or(FrameError::NotOneFrame)?;
-        let (head, sealed) = record.split_first_chunk_mut::<RECORD_HEAD>().ok_or(FrameError::NotOneFrame)?;
-        self.opened = key.open(self.direction.counter, head, sealed).ok_or(FrameError::Forged)?;
+        let sealed = record.get_mut(RECORD_HEAD..).ok_or(FrameError::NotOneFrame)?;
+        self.opened = key.open(self.direction.nonce(), &[], sealed).ok_or(FrameError::Forged)?;
         self.direction.advance(key);
         Ok(None)
     }

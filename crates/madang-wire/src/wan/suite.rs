@@ -42,53 +42,48 @@ impl Suite {
             Self::ChaChaPoly => &CHACHA20_POLY1305,
         };
         // The only failure there is would be a key of another length than 32 bytes, which both suites have.
-        AeadKey { key: UnboundKey::new(algorithm, secret).map(LessSafeKey::new).ok(), suite: self }
+        AeadKey(UnboundKey::new(algorithm, secret).map(LessSafeKey::new).ok())
+    }
+
+    /// Noise's nonce: four zeros, then the counter, big-endian under AES-GCM and little-endian under ChaChaPoly.
+    #[inline]
+    pub(super) fn nonce(self, counter: u64) -> Nonce {
+        let counter = match self {
+            Self::AesGcm => counter.swap_bytes(),
+            Self::ChaChaPoly => counter,
+        };
+        // One number, so that it is written as it is read a moment later: a read across two writes would wait for both.
+        let bytes = (u128::from(counter) << 32).to_le_bytes();
+        Nonce::assume_unique_for_key(bytes.first_chunk().copied().unwrap_or_default())
     }
 }
 
-/// An expanded key, which prints no byte of itself. Knows no counter: the records and the handshake bring theirs.
+/// An expanded key, which prints no byte of itself. Knows neither suite nor counter: the records and the handshake, who
+/// keep both, bring a nonce.
 #[derive(Debug)]
-pub(super) struct AeadKey {
-    key: Option<LessSafeKey>,
-    suite: Suite,
-}
+pub(super) struct AeadKey(Option<LessSafeKey>);
 
 impl AeadKey {
     /// Encrypts `text` in place and gives its tag; `None` for a text of 64 GiB, which nothing here comes near.
     #[inline]
-    pub(super) fn seal(&self, counter: u64, data: &[u8], text: &mut [u8]) -> Option<[u8; TAG]> {
-        let key = self.key.as_ref()?;
-        let tag = key.seal_in_place_separate_tag(self.nonce(counter), Aad::from(data), text).ok()?;
+    pub(super) fn seal(&self, nonce: Nonce, data: &[u8], text: &mut [u8]) -> Option<[u8; TAG]> {
+        let key = self.0.as_ref()?;
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(data), text).ok()?;
         tag.as_ref().first_chunk().copied()
     }
 
     /// Verifies and decrypts `text`, which ends with its tag, in place, and gives the length without it. After a
     /// `None` the bytes are worthless.
     #[inline]
-    pub(super) fn open(&self, counter: u64, data: &[u8], text: &mut [u8]) -> Option<usize> {
-        let key = self.key.as_ref()?;
-        key.open_in_place(self.nonce(counter), Aad::from(data), text).ok().map(|plain| plain.len())
+    pub(super) fn open(&self, nonce: Nonce, data: &[u8], text: &mut [u8]) -> Option<usize> {
+        let key = self.0.as_ref()?;
+        key.open_in_place(nonce, Aad::from(data), text).ok().map(|plain| plain.len())
     }
 
     /// Noise's `Rekey`: what the key makes of 32 zeros under the last counter, which nothing else may use.
-    pub(super) fn next_secret(&self) -> Option<Secret> {
+    pub(super) fn next_secret(&self, suite: Suite) -> Option<Secret> {
         let mut zeros = [0; 32];
-        self.seal(u64::MAX, &[], &mut zeros)?;
+        self.seal(suite.nonce(u64::MAX), &[], &mut zeros)?;
         Some(Secret::take(&mut zeros))
-    }
-
-    /// Noise's nonce: four zeros, then the counter, big-endian under AES-GCM and little-endian under ChaChaPoly.
-    #[inline]
-    fn nonce(&self, counter: u64) -> Nonce {
-        let mut nonce = [0; 12];
-        let place: &mut [u8; 8] = match nonce.last_chunk_mut() {
-            Some(place) => place,
-            None => return Nonce::assume_unique_for_key(nonce),
-        };
-        *place = match self.suite {
-            Suite::AesGcm => counter.to_be_bytes(),
-            Suite::ChaChaPoly => counter.to_le_bytes(),
-        };
-        Nonce::assume_unique_for_key(nonce)
     }
 }

@@ -1,14 +1,14 @@
 //! Looking ahead: the sessions whose turn comes next are asked for while another is worked on.
 //!
 //! Between two turns of a session the others, and the kernel, have used the cache for themselves. What an encrypted one needs
-//! first are its keys, 1.2 KiB that lie nowhere near its slot: their lines would be waited for one after the other.
+//! first is the direction's key, 0.6 KiB that lie nowhere near its slot: its lines would be waited for one after the other.
 
 use madang_driver::{Completion, Driver};
 
 use super::Shard;
 use super::connections::Owner;
 #[cfg(feature = "wan")]
-use crate::speech::Speech;
+use crate::speech::{Records, Speech};
 
 /// So many turns ahead a session's slot is asked for, and at half the way, when that has come, what it points to.
 const AHEAD: usize = 4;
@@ -28,7 +28,7 @@ impl<D: Driver> Shard<D> {
             self.core.sessions.prefetch(local);
         }
         if let Some(local) = session_of(AHEAD / 2) {
-            self.prefetch_keys(local);
+            self.prefetch_opening(local);
         }
     }
 
@@ -39,19 +39,36 @@ impl<D: Driver> Shard<D> {
             self.core.sessions.prefetch(*local);
         }
         if let Some(local) = rest.get(AHEAD / 2) {
-            self.prefetch_keys(*local);
+            self.prefetch_sealing(*local);
         }
+    }
+
+    #[inline]
+    fn prefetch_opening(&self, local: u32) {
+        #[cfg(feature = "wan")]
+        if let Some(records) = self.records(local) {
+            madang_packet::prefetch(&records.theirs);
+        }
+        #[cfg(not(feature = "wan"))]
+        let _ = local;
+    }
+
+    #[inline]
+    fn prefetch_sealing(&self, local: u32) {
+        #[cfg(feature = "wan")]
+        if let Some(records) = self.records(local) {
+            madang_packet::prefetch(&records.ours);
+        }
+        #[cfg(not(feature = "wan"))]
+        let _ = local;
     }
 
     #[cfg(feature = "wan")]
     #[inline]
-    fn prefetch_keys(&self, local: u32) {
-        if let Some(Speech::Sealed(records)) = self.core.sessions.get(local).map(|session| &session.speech) {
-            madang_packet::prefetch(&**records);
+    fn records(&self, local: u32) -> Option<&Records> {
+        match &self.core.sessions.get(local)?.speech {
+            Speech::Sealed(records) => Some(records),
+            _ => None,
         }
     }
-
-    #[cfg(not(feature = "wan"))]
-    #[inline]
-    fn prefetch_keys(&self, _: u32) {}
 }

@@ -51,7 +51,8 @@ impl<D: Driver> Shard<D> {
         let (wire, magazine, queues) = (&mut self.wire, &self.core.magazine, &mut self.core.queues);
         #[cfg(feature = "wan")]
         if let Speech::Sealed(records) = &mut session.speech {
-            let (outbox, counters) = (&mut session.outbox, &mut self.core.counters);
+            let (records, outbox, counters) =
+                (&mut records.ours, &mut session.outbox, &mut self.core.counters);
             return Sealer { records, queues, outbox, details, magazine, counters, outgoing, sent }.seal();
         }
         let head = match wire {

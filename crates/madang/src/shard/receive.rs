@@ -214,7 +214,9 @@ impl<D: Driver> Shard<D> {
                 let outcome = match &mut speech {
                     Speech::Plain(framing) => self.deliver_frames(local, id, framing, bytes, &mut taken),
                     #[cfg(feature = "wan")]
-                    Speech::Sealed(records) => self.deliver_records(local, id, records, bytes, &mut taken),
+                    Speech::Sealed(records) => {
+                        self.deliver_records(local, id, &mut records.theirs, bytes, &mut taken)
+                    }
                     _ => return 0, // taken: a delivery of it is under way
                 };
                 if let Some(session) = self.core.sessions.get_mut(local).filter(|session| session.id == id) {

@@ -21,7 +21,7 @@ use crate::error::ErrorKind;
 use crate::figures::{Count, Counters};
 use crate::planted::{Planted, planted};
 use crate::session::{Author, Details, Outbox, Queues, Taken};
-use crate::speech::Records;
+use crate::speech::{OurRecords, TheirRecords};
 use crate::{LeaveReason, Sent, SessionId};
 
 /// What a record adds to its frames.
@@ -33,11 +33,11 @@ impl<D: Driver> Shard<D> {
         &mut self,
         local: u32,
         id: SessionId,
-        records: &mut Records,
+        records: &mut TheirRecords,
         bytes: &mut [u8],
         taken: &mut Taken,
     ) -> (usize, Option<FrameError>) {
-        let Records { opening, long, .. } = records;
+        let TheirRecords { opening, long } = records;
         let before = opening.half().records();
         let was_long = long.is_some();
         let mut used = 0;
@@ -107,7 +107,7 @@ impl<D: Driver> Shard<D> {
 
 /// Makes records of what is queued: the encrypted half of `compose`.
 pub(super) struct Sealer<'a> {
-    pub(super) records: &'a mut Records,
+    pub(super) records: &'a mut OurRecords,
     pub(super) queues: &'a mut Queues,
     pub(super) outbox: &'a mut Outbox,
     /// Looked at for long messages alone: it lies in another cache line than the rest.
@@ -133,7 +133,7 @@ impl Sealer<'_> {
 
     /// Seals the only message there is in its own packet, if that can be.
     fn alone(&mut self) -> Option<Result<usize, Unsendable>> {
-        let Records { sealing, cut_at, .. } = &mut *self.records;
+        let OurRecords { sealing, cut_at } = &mut *self.records;
         let len = self.outbox.bytes();
         if self.outbox.len() != 1 || *cut_at > 0 || lan::HEADER + len > most_frames() {
             return None;
@@ -151,7 +151,7 @@ impl Sealer<'_> {
     }
 
     fn fill(&mut self, open: &mut Option<PacketMut>) -> Result<usize, Unsendable> {
-        let Records { sealing, cut_at, .. } = &mut *self.records;
+        let OurRecords { sealing, cut_at } = &mut *self.records;
         let (queues, outbox, sent) = (&mut *self.queues, &mut *self.outbox, &mut *self.sent);
         let mut total = 0;
         while let Some((len, author)) = queues.front(outbox) {

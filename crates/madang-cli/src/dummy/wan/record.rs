@@ -69,7 +69,7 @@ impl Secured {
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) {
         let head = ((plain.len() + TAG) as u16).to_le_bytes();
         let mut text = plain.to_vec();
-        let tag = self.ours.cipher.seal(self.ours.counter, &head, &mut text);
+        let tag = self.ours.cipher.seal(self.ours.counter, &[], &mut text);
         self.ours.used();
         out.extend(head);
         out.extend(text);
@@ -84,7 +84,7 @@ impl Secured {
             let len = self.check_len(*head)?;
             let Some(sealed) = rest.get(..len) else { break };
             let mut text = sealed.to_vec();
-            let opened = self.theirs.cipher.open(self.theirs.counter, head, &mut text);
+            let opened = self.theirs.cipher.open(self.theirs.counter, &[], &mut text);
             opened.ok_or_else(|| Malformed(format!("record {} does not open", self.theirs.counter)))?;
             self.theirs.used();
             self.part_left = part_left(self.part_left, &text)?;

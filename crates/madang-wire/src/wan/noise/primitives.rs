@@ -184,7 +184,7 @@ impl Cipher for Aead {
         let mut sealed = || {
             let (text, behind) = out.split_at_mut_checked(plain.len())?;
             text.copy_from_slice(plain);
-            *behind.first_chunk_mut()? = self.key.as_ref()?.seal(counter, data, text)?;
+            *behind.first_chunk_mut()? = self.key.as_ref()?.seal(self.suite.nonce(counter), data, text)?;
             plain.len().checked_add(TAG)
         };
         sealed().unwrap_or(0)
@@ -202,7 +202,7 @@ impl Cipher for Aead {
         let text = text.get_mut(..sealed.len()).ok_or(snow::Error::Decrypt)?;
         text.copy_from_slice(sealed);
         let key = self.key.as_ref().ok_or(snow::Error::Decrypt)?;
-        let len = key.open(counter, data, text).ok_or(snow::Error::Decrypt)?;
+        let len = key.open(self.suite.nonce(counter), data, text).ok_or(snow::Error::Decrypt)?;
         let (room, plain) = out.get_mut(..len).zip(text.get(..len)).ok_or(snow::Error::Decrypt)?;
         room.copy_from_slice(plain);
         Ok(len)
