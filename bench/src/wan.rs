@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{bail, ensure};
 use madang::wire::wan::{
-    ANSWER_MAX, Answer, Expanded, ExpectAnswer, Hello, LogIn, Opening, PREAMBLE_MAX, RECORD_FRAMES_MAX,
-    RECORD_HEAD, RECORD_TAIL, Sealing, SecretKey, Secured, ServerKeys, Step,
+    ANSWER_MAX, Answer, Expanded, ExpectAnswer, Hello, LogIn, Opening, PREAMBLE_MAX, RECORD_BARE,
+    RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_TAIL, Sealing, SecretKey, Secured, ServerKeys, Step,
 };
 use madang::wire::{Find, Kind, lan};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -97,6 +97,21 @@ fn append_record<H: std::borrow::BorrowMut<Sealing>>(
         .expect("frames within a record's bounds, and fewer records than a key may seal");
 }
 
+/// Seals one message, which fits a record, as a bare one behind what `out` holds.
+fn append_message<H: std::borrow::BorrowMut<Sealing>>(
+    sealing: &mut Expanded<H>,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
+    out.extend([0; RECORD_HEAD]);
+    out.extend_from_slice(payload);
+    out.extend([0; RECORD_TAIL]);
+    sealing
+        .seal_message(&mut out[start..])
+        .expect("a message within a record's bounds, and fewer records than a key may seal");
+}
+
 /// An encrypted connection of the fast client.
 pub struct Records {
     sealing: Expanded<Sealing>,
@@ -112,11 +127,16 @@ impl Records {
         Self { sealing: secured.sealing.expand(), arriving: Arriving::default(), sealed: Vec::new() }
     }
 
-    /// Equal frames as records, as few as hold them. They stay where they are until the next call.
+    /// Equal messages' frames as records, as few as hold them; one that is alone as a bare record. They stay where they are
+    /// until the next call.
     pub fn seal(&mut self, frames: &[u8]) -> &[u8] {
         let [low, middle, high, _] = *frames.first_chunk().expect("a send begins with a header");
         let frame = lan::HEADER + u32::from_le_bytes([low, middle, high, 0]) as usize;
         self.sealed.clear();
+        if frame == frames.len() && frame <= RECORD_FRAMES_MAX {
+            append_message(&mut self.sealing, &frames[lan::HEADER..], &mut self.sealed);
+            return &self.sealed;
+        }
         for together in frames.chunks(frame * (RECORD_FRAMES_MAX / frame).max(1)) {
             append_record(&mut self.sealing, together, &mut self.sealed);
         }
@@ -146,15 +166,18 @@ impl Arriving {
                 self.head[self.head_bytes] = bytes[0];
                 self.head_bytes += 1;
                 bytes = &bytes[1..];
-                self.missing = usize::from(u16::from_le_bytes(self.head));
+                self.missing = usize::from(u16::from_le_bytes(self.head) & !RECORD_BARE);
                 continue;
             }
             let here = self.missing.min(bytes.len());
             self.missing -= here;
             bytes = &bytes[here..];
             if self.missing == 0 {
-                let sealed = usize::from(u16::from_le_bytes(self.head));
-                frames += sealed.saturating_sub(RECORD_TAIL) as u32;
+                let head = u16::from_le_bytes(self.head);
+                let text = usize::from(head & !RECORD_BARE).saturating_sub(RECORD_TAIL);
+                // Whoever waits for an answer knows how long it is with its header.
+                let header = if head & RECORD_BARE == 0 { 0 } else { lan::HEADER };
+                frames += (text + header) as u32;
                 self.head_bytes = 0;
             }
         }
@@ -250,9 +273,9 @@ mod tests {
     #[test]
     fn records_are_counted_at_every_cut() {
         let mut stream = Vec::new();
-        for frames in [30usize, 1, 300] {
-            stream.extend(((frames + RECORD_TAIL) as u16).to_le_bytes());
-            stream.extend(vec![0xff; frames + RECORD_TAIL]);
+        for (text, bare) in [(26usize, RECORD_BARE), (1, 0), (300, 0)] {
+            stream.extend(((text + RECORD_TAIL) as u16 | bare).to_le_bytes());
+            stream.extend(vec![0xff; text + RECORD_TAIL]);
         }
         for piece in 1..stream.len() {
             let mut arriving = Arriving::default();

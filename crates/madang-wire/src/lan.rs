@@ -85,6 +85,12 @@ impl LanFraming {
         self.expect
     }
 
+    /// The longest message payload that is taken.
+    #[cfg(feature = "wan")]
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit.get() as usize
+    }
+
     /// [`Framing::find`], without the trait.
     #[inline]
     pub fn find(&self, bytes: &[u8]) -> Result<Find, FrameError> {

@@ -98,8 +98,8 @@ pub use link::{ExpectSeal, LinkAnswer, SEAL_FRAME, seal_link, wants_seal};
 pub use noise::HandshakeError;
 pub use preamble::{GATE_TAG, Hello, MAGIC, PREAMBLE, PREAMBLE_MAX, PROTOCOL};
 pub use record::{
-    Expanded, Opening, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX, RECORD_TAIL, RECORDS_MAX, REKEY_RECORDS,
-    Sealing, Step, parts,
+    Expanded, Opening, RECORD_BARE, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX, RECORD_MESSAGE_MAX,
+    RECORD_TAIL, RECORDS_MAX, REKEY_RECORDS, Sealing, Step, parts,
 };
 pub use suite::Suite;
 pub use ticket::{TICKET, TicketClaim, TicketError, TicketKey};

@@ -4,14 +4,20 @@
 //!  byte 0           2                                                   n
 //!      ┌────────────┬───────────────────────────────────────────────────┬──────────┐
 //!      │ n + 14, LE │ header │ payload │ header │ payload │ …          │ tag, 16  │
+//!      ├────────────┼───────────────────────────────────────────────────┼──────────┤
+//!      │ + 2^15     │ payload                                           │ tag, 16  │
 //!      └────────────┴───────────────────────────────────────────────────┴──────────┘
-//!        ciphertext   └ encrypted in place: whole frames, or one part of a long one
-//!        and tag
+//!        ciphertext   └ encrypted in place: whole frames, or one part of a long one;
+//!        and tag        in a bare record one message without its header
 //! ```
+//!
+//! Most records carry one message. Its header would say what the record says anyway, so such a record is *bare*: 4 bytes
+//! less on the wire for each.
 //!
 //! A record has no number on the wire: both ends count. So one that is left out, repeated, moved or changed does not
 //! open, and that ends the session. The length stands in the clear, and a wrong one moves the tag's place, so the record does not
-//! open either: as in Noise's own transport messages, nothing is given to the cipher beside the text.
+//! open either: as in Noise's own transport messages, nothing is given to the cipher beside the text. That a record is bare stands
+//! beside the length and in the nonce, so that neither kind opens as the other.
 
 use std::borrow::BorrowMut;
 use std::ops::Range;
@@ -39,6 +45,12 @@ pub const RECORD_FRAMES_MAX: usize = lan::HEADER + FRAME_LIMIT_DEFAULT.get() as 
 /// The longest record.
 pub const RECORD_MAX: usize = RECORD_HEAD + RECORD_FRAMES_MAX + RECORD_TAIL;
 
+/// The bit of a record's first two bytes, little-endian, that says that it is bare. The others are its length.
+pub const RECORD_BARE: u16 = 1 << 15;
+
+/// The longest message of a bare record. With its header it would just fit any other.
+pub const RECORD_MESSAGE_MAX: usize = RECORD_FRAMES_MAX - lan::HEADER;
+
 /// After so many records of a direction its key makes the next one: at most 1 GiB under a key. For AES-GCM 2^26 blocks,
 /// where an attacker's advantage is below 2^-76; ChaChaPoly has no such limit and keeps to the same count. At 20 records
 /// a second a key lives for 55 minutes, so the change is no rare event that only age brings about, and it costs less
@@ -50,6 +62,23 @@ pub const REKEY_RECORDS: u64 = 1 << 16;
 pub const RECORDS_MAX: u64 = 1 << 48;
 
 const LEAST_FRAME: usize = lan::HEADER + 1;
+
+/// What lies in a record: its bit beside the length, and its bit in the nonce, far above all counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Frames,
+    Message,
+}
+
+const BARE_NONCE: u64 = 1 << 63;
+const _: () = assert!(RECORD_FRAMES_MAX + RECORD_TAIL < RECORD_BARE as usize && RECORDS_MAX < BARE_NONCE);
+
+impl Content {
+    #[inline]
+    fn of(head: u16) -> Self {
+        if head & RECORD_BARE == 0 { Self::Frames } else { Self::Message }
+    }
+}
 
 /// One direction's key and counter, without an expanded key: 48 bytes. Neither half can be cloned, and each is moved on
 /// by its own calls alone, so that a counter has one owner and is used once.
@@ -72,8 +101,11 @@ impl Direction {
 
     /// The next record's. Whoever uses it calls [`advance`](Self::advance).
     #[inline]
-    fn nonce(&self) -> Nonce {
-        self.suite.nonce(self.counter)
+    fn nonce(&self, content: Content) -> Nonce {
+        self.suite.nonce(match content {
+            Content::Frames => self.counter,
+            Content::Message => self.counter | BARE_NONCE,
+        })
     }
 
     /// Moves on behind a record. The key follows when its time has come; the counter never starts again.
@@ -116,6 +148,14 @@ impl Sealing {
         self.expanded().seal(record)
     }
 
+    /// Seals one message in place as a bare record: `record` is [`RECORD_HEAD`] bytes of room, the message's payload without
+    /// a header, at most [`RECORD_MESSAGE_MAX`], and [`RECORD_TAIL`] bytes of room, exactly.
+    ///
+    /// For a message that has a record to itself. The rest is as with [`seal`](Self::seal).
+    pub fn seal_message(&mut self, record: &mut [u8]) -> Result<(), SealError> {
+        self.expanded().seal_message(record)
+    }
+
     /// The key expanded for a while: for the records of one flush.
     #[inline]
     pub fn expanded(&mut self) -> Expanded<&mut Self> {
@@ -137,25 +177,38 @@ impl<H: BorrowMut<Sealing>> Expanded<H> {
     /// As [`Sealing::seal`].
     #[inline]
     pub fn seal(&mut self, record: &mut [u8]) -> Result<(), SealError> {
+        self.seal_content(Content::Frames, record)
+    }
+
+    /// As [`Sealing::seal_message`].
+    #[inline]
+    pub fn seal_message(&mut self, record: &mut [u8]) -> Result<(), SealError> {
+        self.seal_content(Content::Message, record)
+    }
+
+    #[inline]
+    fn seal_content(&mut self, content: Content, record: &mut [u8]) -> Result<(), SealError> {
         let direction = &mut self.half.borrow_mut().0;
         let available = record.len();
         let needed = RECORD_HEAD.saturating_add(RECORD_TAIL);
         let room = SealError::Room { needed, available };
         let (head, behind) = record.split_first_chunk_mut().ok_or(room)?;
-        let (frames, tail) = behind.split_last_chunk_mut().ok_or(room)?;
-        match frames.len() {
+        let (text, tail) = behind.split_last_chunk_mut().ok_or(room)?;
+        let (limit, bit) = match content {
+            Content::Frames => (RECORD_FRAMES_MAX, 0),
+            Content::Message => (RECORD_MESSAGE_MAX, RECORD_BARE),
+        };
+        match text.len() {
             0 => return Err(SealError::Empty),
-            len if len > RECORD_FRAMES_MAX => {
-                return Err(SealError::TooLong { len, limit: RECORD_FRAMES_MAX });
-            }
+            len if len > limit => return Err(SealError::TooLong { len, limit }),
             _ => {}
         }
         if direction.counter >= RECORDS_MAX {
             return Err(SealError::Exhausted);
         }
-        let sealed_len = frames.len().saturating_add(RECORD_TAIL);
-        *head = u16::try_from(sealed_len).unwrap_or(u16::MAX).to_le_bytes();
-        *tail = self.key.seal(direction.nonce(), &[], frames).ok_or(SealError::Exhausted)?;
+        let sealed_len = u16::try_from(text.len().saturating_add(RECORD_TAIL)).unwrap_or(u16::MAX);
+        *head = (sealed_len | bit).to_le_bytes();
+        *tail = self.key.seal(direction.nonce(content), &[], text).ok_or(SealError::Exhausted)?;
         direction.advance(&mut self.key);
         Ok(())
     }
@@ -219,7 +272,7 @@ pub enum Step {
         /// More than were shown, at most [`RECORD_MAX`].
         total: usize,
     },
-    /// A whole frame.
+    /// A whole frame, or a bare record's message.
     Frame {
         /// What it carries; in turn.
         kind: Kind,
@@ -271,7 +324,7 @@ impl Opening {
         }
         let mut key = None;
         match self.open(bytes, |direction| key.insert(direction.expand()))? {
-            Some(need) => Ok(need),
+            Some(step) => Ok(step),
             None => self.frame(bytes, RECORD_HEAD),
         }
     }
@@ -298,16 +351,20 @@ impl Opening {
         self.direction.counter
     }
 
-    /// Bytes of the record with this length field, or what is wrong with it.
+    /// Bytes of the record with these first two, or what is wrong with it.
     #[inline]
-    fn record_len(&self, sealed_len: u16) -> Result<usize, FrameError> {
-        let sealed_len = usize::from(sealed_len);
-        let (least, limit) = match self.part_left {
-            0 => (LEAST_FRAME, self.first_limit()),
-            left => {
+    fn record_len(&self, head: u16) -> Result<usize, FrameError> {
+        let sealed_len = usize::from(head & !RECORD_BARE);
+        let (least, limit) = match (Content::of(head), self.part_left) {
+            (Content::Frames, 0) => (LEAST_FRAME, self.first_limit()),
+            (Content::Frames, left) => {
                 let part = left.min(RECORD_FRAMES_MAX);
                 (part, part)
             }
+            (Content::Message, 0) if self.frames.expect().carries_messages() => {
+                (1, RECORD_MESSAGE_MAX.min(self.frames.limit()))
+            }
+            (Content::Message, _) => return Err(FrameError::OutOfTurn(Kind::Message)),
         };
         let len = sealed_len.saturating_sub(RECORD_TAIL);
         match len {
@@ -327,7 +384,8 @@ impl Opening {
         }
     }
 
-    /// Opens the record at the front of `bytes`, or says what is missing.
+    /// Opens the record at the front of `bytes`. Answers what that already says: how much is missing, or a bare record's
+    /// message. Otherwise its frames are next.
     #[inline]
     fn open<'k>(
         &mut self,
@@ -343,10 +401,21 @@ impl Opening {
         }
         let key = key(&self.direction);
         let record = bytes.get_mut(..len).ok_or(FrameError::NotOneFrame)?;
-        let sealed = record.get_mut(RECORD_HEAD..).ok_or(FrameError::NotOneFrame)?;
-        self.opened = key.open(self.direction.nonce(), &[], sealed).ok_or(FrameError::Forged)?;
+        let (head, sealed) = record.split_first_chunk_mut().ok_or(FrameError::NotOneFrame)?;
+        let content = Content::of(u16::from_le_bytes(*head));
+        let opened = key.open(self.direction.nonce(content), &[], sealed).ok_or(FrameError::Forged)?;
         self.direction.advance(key);
-        Ok(None)
+        Ok(match content {
+            Content::Frames => {
+                self.opened = opened;
+                None
+            }
+            Content::Message => {
+                self.frames.took(Kind::Message);
+                let payload = RECORD_HEAD..RECORD_HEAD.saturating_add(opened);
+                Some(Step::Frame { kind: Kind::Message, payload, used: len })
+            }
+        })
     }
 
     /// The frame at `start`, which is 0 or behind the length of a record that was just opened.
@@ -395,7 +464,7 @@ impl<H: BorrowMut<Opening>> Expanded<H> {
             return half.frame(bytes, 0);
         }
         match half.open(bytes, |_| key)? {
-            Some(need) => Ok(need),
+            Some(step) => Ok(step),
             None => half.frame(bytes, RECORD_HEAD),
         }
     }

@@ -5,7 +5,8 @@ use madang_wire::lan::{CONTROL_FRAME_MAX, Expect, LanFraming};
 use madang_wire::wan::{
     ANSWER_MAX, Accept, Answer, Expanded, ExpectAnswer, ExpectSeal, Gate, HandshakeError, Hello, LinkSecret,
     LogIn, Opening, PREAMBLE, PREAMBLE_MAX, QueueState, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX,
-    RECORD_TAIL, SEAL_FRAME, SecretKey, Secured, ServerKeys, Step, Suite, Ticket, TicketKey, seal_link,
+    RECORD_MESSAGE_MAX, RECORD_TAIL, SEAL_FRAME, SecretKey, Secured, ServerKeys, Step, Suite, Ticket,
+    TicketKey, seal_link,
 };
 use madang_wire::{Find, FrameLimit, Framing, Kind, Next, Reader, lan};
 
@@ -88,6 +89,14 @@ pub(crate) fn record_layer(data: &[u8]) {
             size => size % 400 + 1,
         };
         let payload: Vec<u8> = (0..len).map(|at| (at % 253) as u8).collect();
+        if len <= RECORD_MESSAGE_MAX && len % 2 == 1 {
+            let mut record = [&[0; RECORD_HEAD], &payload[..], &[0; RECORD_TAIL]].concat();
+            sealing.seal_message(&mut record).expect("it is sound");
+            stream.extend(record);
+            sent.push(payload);
+            ends.push(stream.len());
+            continue;
+        }
         let header = lan::header(Kind::Message, len as u32);
         for (at, part) in madang_wire::wan::parts(len).enumerate() {
             let header: &[u8] = if at == 0 { &header } else { &[] };

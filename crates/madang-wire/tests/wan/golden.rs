@@ -100,6 +100,11 @@ fn a_connection_is_the_golden_one() {
             assert_eq!(sealed, bytes(what));
             opening.next(&mut sealed).unwrap();
         }
+        let mut bare = record_room(&[9]);
+        sealing.seal_message(&mut bare).unwrap();
+        assert_eq!(bare, bytes("client-65537"));
+        opening.next(&mut bare).unwrap();
+        assert_eq!(bare[2..3], [9]);
     }
 
     let refused = golden.remove("aesgcm-refused").expect("a refusal");

@@ -2,10 +2,10 @@
 
 use madang_wire::lan::{Expect, HEADER};
 use madang_wire::wan::{
-    LogIn, Opening, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX, RECORD_TAIL, REKEY_RECORDS, Sealing, Secured,
-    Step, Suite, parts,
+    ANSWER_MAX, Accept, Gate, LogIn, Opening, RECORD_BARE, RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_MAX,
+    RECORD_MESSAGE_MAX, RECORD_TAIL, REKEY_RECORDS, Sealing, Secured, Step, Suite, parts,
 };
-use madang_wire::{Find, FrameError, Kind, SealError};
+use madang_wire::{Find, FrameError, FrameLimit, Kind, SealError};
 
 use crate::second::{self, Cipher};
 use crate::{LIMIT, accepted, begin, frame, joined, message, received, record, secured};
@@ -97,17 +97,19 @@ fn f01_a_record_is_judged_by_its_length_before_any_of_it_is_kept() {
     for opening in [&client.opening, &server.opening] {
         assert_eq!(opening.find(&[]), Ok(Find::Need { total: 2 }));
         assert_eq!(opening.find(&[9]), Ok(Find::Need { total: 2 }));
-        for sealed in 0..=u16::MAX {
-            let len = usize::from(sealed).saturating_sub(16);
-            let expected = match len {
-                0..5 => Err(FrameError::TooShort { len, least: 5 }),
-                5..=16_388 => Ok(Find::Need { total: usize::from(sealed) + 2 }),
-                _ => Err(FrameError::TooLong { len, limit: 16_388 }),
-            };
-            assert_eq!(opening.find(&sealed.to_le_bytes()), expected, "{sealed}");
+        for (bare, least, limit) in [(0, 5, 16_388), (RECORD_BARE, 1, 16_384)] {
+            for sealed in 0..=u16::MAX >> 1 {
+                let len = usize::from(sealed).saturating_sub(16);
+                let expected = match len {
+                    _ if len < least => Err(FrameError::TooShort { len, least }),
+                    _ if len > limit => Err(FrameError::TooLong { len, limit }),
+                    _ => Ok(Find::Need { total: usize::from(sealed) + 2 }),
+                };
+                assert_eq!(opening.find(&(sealed | bare).to_le_bytes()), expected, "{bare} {sealed}");
+            }
         }
     }
-    assert_eq!((RECORD_FRAMES_MAX, RECORD_MAX), (16_388, 16_406));
+    assert_eq!((RECORD_FRAMES_MAX, RECORD_MESSAGE_MAX, RECORD_MAX), (16_388, 16_384, 16_406));
 }
 
 /// Before its log-in a peer gets no more room than a log-in takes.
@@ -121,24 +123,118 @@ fn f01_a_first_record_is_no_longer_than_a_log_in() {
     assert_eq!(find(limit + 1), Err(FrameError::TooLong { len: limit + 1, limit }));
 }
 
+/// The bit that says that a record is bare is one of them: what is frames opens as no message, and the other way round.
 #[test]
 fn f04_a_record_with_one_bit_changed_delivers_nothing() {
     for suite in Suite::ALL {
-        let (mut client, mut server) = joined(suite);
-        let sound = record(&mut client.sealing, &messages(4));
-        for bit in 0..sound.len() * 8 {
-            let mut changed = sound.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            match server.opening.next(&mut changed) {
-                Err(FrameError::Forged) => {}
-                // The length was made larger: no more than that comes.
-                Ok(Step::Need { total }) => assert!(bit < 16 && total > sound.len()),
-                Err(FrameError::TooLong { .. } | FrameError::TooShort { .. }) => assert!(bit < 16),
-                other => panic!("bit {bit}: {other:?}"),
+        for bare in [false, true] {
+            let (mut client, mut server) = joined(suite);
+            let sound = if bare {
+                self::bare(&mut client.sealing, &[9; 30])
+            } else {
+                record(&mut client.sealing, &messages(4))
+            };
+            for bit in 0..sound.len() * 8 {
+                let mut changed = sound.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                match server.opening.next(&mut changed) {
+                    Err(FrameError::Forged) => {}
+                    // The length was made larger: no more than that comes.
+                    Ok(Step::Need { total }) => assert!(bit < 15 && total > sound.len()),
+                    Err(FrameError::TooLong { .. } | FrameError::TooShort { .. }) => assert!(bit < 15),
+                    other => panic!("bit {bit}: {other:?}"),
+                }
             }
+            let count = if bare { 1 } else { 4 };
+            assert_eq!(received(&mut server.opening, &sound).unwrap().len(), count, "unchanged it opens");
         }
-        assert_eq!(received(&mut server.opening, &sound).unwrap().len(), 4, "unchanged it opens");
     }
+}
+
+/// A bare record around a message.
+fn bare(sealing: &mut Sealing, payload: &[u8]) -> Vec<u8> {
+    let mut record = [&[0xEE; RECORD_HEAD][..], payload, &[0xEE; RECORD_TAIL]].concat();
+    sealing.seal_message(&mut record).unwrap();
+    record
+}
+
+#[test]
+fn a_message_that_is_alone_needs_no_header() {
+    for suite in Suite::ALL {
+        let (mut client, mut server) = joined(suite);
+        let lens = [1, 12, 256, RECORD_MESSAGE_MAX];
+        let stream: Vec<u8> = lens
+            .iter()
+            .flat_map(|len| {
+                let record = bare(&mut client.sealing, &vec![7; *len]);
+                assert_eq!(record.len(), RECORD_HEAD + len + RECORD_TAIL);
+                // Among others, in its turn.
+                [record, crate::record(&mut client.sealing, &messages(2))].concat()
+            })
+            .collect();
+        let got: Vec<_> =
+            received(&mut server.opening, &stream).unwrap().into_iter().map(|(_, payload)| payload).collect();
+        let expected: Vec<_> = lens.iter().flat_map(|len| [vec![7; *len], vec![0], vec![1; 2]]).collect();
+        assert!(got == expected);
+    }
+}
+
+/// Who has the keys can seal what no honest peer would: a bare record where no message may come, and one too long.
+#[test]
+fn f01_a_bare_record_keeps_to_the_rules_of_messages() {
+    let out_of_turn = Err(FrameError::OutOfTurn(Kind::Message));
+    for suite in Suite::ALL {
+        let hello = second::Hello::of(suite as u8);
+        let (preamble, client) = second::Client::begin(&hello, second::public(crate::SERVER), [4; 32]);
+        let (answer, mut server) = accepted(&preamble);
+        let (_, mut stranger) = client.read(&answer).unwrap();
+        assert_eq!(
+            received(&mut server.opening, &stranger.ours.seal_bare(&[1])),
+            out_of_turn,
+            "before a log-in"
+        );
+
+        let (mut client, mut server) = clever(suite);
+        let goodbye = client.seal(&frame(Kind::Goodbye, &[0x44, 0, 0, 0, 0]));
+        let stream = [goodbye, client.seal_bare(&[1])].concat();
+        assert_eq!(received(&mut server, &stream), out_of_turn, "behind a goodbye");
+
+        let (mut client, mut server) = clever(suite);
+        let long = RECORD_FRAMES_MAX + 7;
+        let header = madang_wire::lan::header(Kind::Message, long as u32);
+        let first = client.seal(&[&header[..], &vec![1; RECORD_MESSAGE_MAX]].concat());
+        let stream = [first, client.seal_bare(&[1; 11])].concat();
+        assert_eq!(received(&mut server, &stream), out_of_turn, "instead of a part");
+
+        let (mut client, mut server) = clever(suite);
+        let empty = FrameError::TooShort { len: 0, least: 1 };
+        assert_eq!(received(&mut server, &client.seal_bare(&[])), Err(empty));
+        let (mut client, mut server) = clever(suite);
+        let (len, limit) = (RECORD_MESSAGE_MAX + 1, RECORD_MESSAGE_MAX);
+        let got = received(&mut server, &client.seal_bare(&vec![1; len]));
+        assert_eq!(got, Err(FrameError::TooLong { len, limit }));
+    }
+}
+
+/// A server that takes only short messages does so in either kind of record.
+#[test]
+fn f01_a_bare_record_is_no_longer_than_the_limit() {
+    let small = FrameLimit::new(100).unwrap();
+    let (preamble, _) = begin(Suite::AesGcm);
+    let keys = crate::keys();
+    let Ok(Gate::Passed(preamble)) = keys.gate(&preamble) else { panic!("it passes") };
+    let mut answer = [0; ANSWER_MAX];
+    let accept = Accept { frame_limit: small, ..crate::accept() };
+    let (_, mut server) = preamble.read(small, [0x5E; 32]).unwrap().accept(&accept, &mut answer).unwrap();
+    let (mut client, _) = joined(Suite::AesGcm);
+    // The same keys: the server's ephemeral key is the same.
+    let mut log_in = [&[0; RECORD_HEAD][..], &crate::log_in(), &[0; RECORD_TAIL]].concat();
+    let mut again = secured(Suite::AesGcm).0;
+    again.sealing.seal(&mut log_in).unwrap();
+    received(&mut server.opening, &log_in).unwrap();
+    assert_eq!(received(&mut server.opening, &bare(&mut client.sealing, &[1; 100])).unwrap().len(), 1);
+    let over = bare(&mut client.sealing, &[1; 101]);
+    assert_eq!(received(&mut server.opening, &over), Err(FrameError::TooLong { len: 101, limit: 100 }));
 }
 
 /// F05: a counter moves behind a record that opened, and not otherwise.
@@ -321,6 +417,10 @@ fn sealing_refuses_what_no_peer_would_take() {
     check(needed, Err(SealError::Empty));
     let len = RECORD_FRAMES_MAX + 1;
     check(needed + len, Err(SealError::TooLong { len, limit: RECORD_FRAMES_MAX }));
+    let (len, limit) = (RECORD_MESSAGE_MAX + 1, RECORD_MESSAGE_MAX);
+    let bare = client.sealing.seal_message(&mut vec![0; needed + len]);
+    assert_eq!(bare, Err(SealError::TooLong { len, limit }));
+    assert_eq!(client.sealing.seal_message(&mut vec![0; needed]), Err(SealError::Empty));
     // None of these used a counter up.
     let sound = record(&mut client.sealing, &messages(1));
     assert_eq!(received(&mut server.opening, &sound).unwrap().len(), 1);
@@ -356,7 +456,9 @@ fn f08_keys_change_by_count_and_counters_run_on() {
         let mut room = vec![0; RECORD_HEAD + one.len() + RECORD_TAIL];
         for count in 1..2 * REKEY_RECORDS + 2 {
             room[RECORD_HEAD..][..one.len()].copy_from_slice(&one);
-            sealing.seal(&mut room).unwrap();
+            // Bare or not, a record is one more.
+            let seal = if count % 2 == 0 { sealing.seal(&mut room) } else { sealing.seal_message(&mut room) };
+            seal.unwrap();
             if (count + 2) % REKEY_RECORDS < 4 {
                 assert_eq!(second.theirs.open(&room).unwrap(), one, "record {count}");
             } else {

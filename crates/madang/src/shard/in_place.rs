@@ -3,7 +3,7 @@
 //! ```text
 //!             │ headroom 16 B   │ payload │ tailroom 16 B │
 //!   plain                  │  h │ payload │
-//!   sealed           │ len │  h │ payload │      tag      │
+//!   sealed               │ len │ payload │      tag      │
 //! ```
 //!
 //! There is no chunk to take, to copy into and to give back. Done where nobody else holds the packet, for a message that is alone
@@ -15,8 +15,6 @@ use madang_packet::{HEADROOM, Packet};
 use madang_packet::{PACKET_BYTES_MAX, PacketMut, TAILROOM};
 #[cfg(feature = "wan")]
 use madang_wire::wan::{RECORD_HEAD, RECORD_TAIL};
-#[cfg(feature = "wan")]
-use madang_wire::{Kind, lan};
 
 use crate::session::{Outbox, Queues};
 
@@ -34,16 +32,13 @@ pub(super) fn framed<const HEADER: usize>(
     Some(packet.freeze())
 }
 
-/// Takes the message in front as a record that is to be sealed: with its header, and room for the length and the tag.
+/// Takes the message in front as a bare record that is to be sealed: with room for the length and the tag.
 #[cfg(feature = "wan")]
 #[inline]
 pub(super) fn with_room_for_seal(queues: &mut Queues, outbox: &mut Outbox) -> Option<PacketMut> {
-    const HEAD: usize = RECORD_HEAD + lan::HEADER;
-    const { assert!(HEAD <= HEADROOM && RECORD_TAIL <= TAILROOM, "a record fits around a fresh packet") };
-    let mut packet = queues.take_own(outbox, HEAD, RECORD_TAIL)?;
-    let mut head = [0; HEAD];
-    head[RECORD_HEAD..].copy_from_slice(&lan::header(Kind::Message, packet.len() as u32));
-    packet.prepend(&head).expect("the room was looked at");
+    const { assert!(RECORD_HEAD <= HEADROOM && RECORD_TAIL <= TAILROOM, "a record fits around a fresh packet") };
+    let mut packet = queues.take_own(outbox, RECORD_HEAD, RECORD_TAIL)?;
+    packet.prepend(&[0; RECORD_HEAD]).expect("the room was looked at");
     // The limit was for content, which has sent it.
     packet.set_limit(PACKET_BYTES_MAX);
     packet.bytes(&[0; RECORD_TAIL]);
@@ -124,9 +119,7 @@ mod tests {
         for len in [1, least - 1, least] {
             let record =
                 take(As::Sealed, vec![packet(&depot, len, len).freeze()], Content).expect("there is room");
-            let (head, rest) = record.split_at(RECORD_HEAD + lan::HEADER);
-            assert_eq!(head[RECORD_HEAD..], lan::header(Kind::Message, len as u32));
-            assert_eq!(rest, [vec![7; len], vec![0; RECORD_TAIL]].concat());
+            assert_eq!(record, [vec![0; RECORD_HEAD], vec![7; len], vec![0; RECORD_TAIL]].concat());
         }
         let into_the_tailroom = packet(&depot, least + 1, PACKET_BYTES_MAX).freeze();
         assert_eq!(take(As::Sealed, vec![into_the_tailroom], Content), None);

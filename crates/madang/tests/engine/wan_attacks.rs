@@ -53,15 +53,17 @@ fn gets_no_byte(server: &Server, bytes: &[u8]) {
 
 fn f04_a_flipped_bit_ends_the_session_and_nothing_of_the_record_is_delivered(driver: DriverChoice) {
     let (server, key, watch) = started(driver);
-    let record_len = 2 + 4 + 20 + 16;
-    // Of the length a bit whose flip leaves a length that may be: the record is then shorter or longer than it was.
-    for byte in [0, 2, 5, 6, 25, 26, record_len - 1] {
+    // Of the length a bit whose flip leaves a length that may be: the record is then shorter or longer than it was. And the one
+    // that says that a record is bare.
+    let framed = [0, 2, 5, 6, 25, 26, 41].map(|byte| (false, byte, 1));
+    let bare = [0, 2, 21, 22, 37].map(|byte| (true, byte, 1));
+    for (is_bare, byte, mask) in [&framed[..], &bare, &[(false, 1, 0x80), (true, 1, 0x80)]].concat() {
         let mut peer = Sealed::join(server.local_addr(), &key);
         let id = watch.join();
         let before = peer.message(b"before");
-        let mut record = peer.message(&[7; 20]);
-        assert_eq!(record.len(), record_len);
-        record[byte] ^= 1;
+        let mut record = if is_bare { peer.bare(&[7; 20]) } else { peer.message(&[7; 20]) };
+        assert_eq!(record.len(), if is_bare { 38 } else { 42 });
+        record[byte] ^= mask;
         peer.raw.write(&before);
         assert_eq!(peer.expect_message(), b"before");
         let behind = peer.message(&[8; 40]);
@@ -102,7 +104,7 @@ fn f06_a_record_that_is_replayed_moved_or_left_out_ends_the_session(driver: Driv
     for order in orders {
         let mut peer = Sealed::join(server.local_addr(), &key);
         let id = watch.join();
-        let records = [peer.message(b"0"), peer.message(b"1"), peer.message(b"2")];
+        let records = [peer.message(b"0"), peer.bare(b"1"), peer.message(b"2")];
         // All at once: the server may reset the connection at the second already.
         peer.raw.write(&order.iter().flat_map(|record| records[*record].clone()).collect::<Vec<u8>>());
         assert!(peer.raw.is_cut());

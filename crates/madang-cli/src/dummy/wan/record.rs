@@ -1,4 +1,5 @@
-//! Records: a length, LAN frames under a cipher, a tag. Both ends count them; no number is on the wire.
+//! Records: a length, LAN frames under a cipher, a tag. Both ends count them; no number is on the wire. A bare one holds a single
+//! message without its header.
 
 use super::Suite;
 use super::noise::{Cipher, TAG};
@@ -13,6 +14,15 @@ const FRAME_HEAD: usize = 4;
 
 /// The most bytes of frames in a record.
 pub(crate) const FRAMES_MAX: usize = 16_388;
+
+/// In the length: the record is bare.
+const BARE: u16 = 0x8000;
+
+/// The longest message of a bare record.
+const BARE_MAX: usize = FRAMES_MAX - FRAME_HEAD;
+
+/// The kind of a message's frame.
+const MESSAGE: u32 = 4;
 
 /// After so many records a key makes the next one.
 const REKEY: u64 = 65_536;
@@ -48,7 +58,7 @@ impl Secured {
     }
 
     /// Puts whole frames into records: as many together as chance will have it, a message that is too long for one record
-    /// into as many as it fills.
+    /// into as many as it fills. A message that is alone is bare, or not.
     pub(crate) fn wrap(&mut self, mut frames: &[u8], random: &mut Random, out: &mut Vec<u8>) {
         while !frames.is_empty() {
             let mut taken = frame_len(frames);
@@ -60,16 +70,28 @@ impl Secured {
                 taken = next;
             }
             let (together, rest) = frames.split_at(taken);
-            together.chunks(FRAMES_MAX).for_each(|part| self.seal(part, out));
+            match lone_message(together) {
+                Some(payload) if random.between(0, 1) == 0 => self.seal_message(payload, out),
+                _ => together.chunks(FRAMES_MAX).for_each(|part| self.seal(part, out)),
+            }
             frames = rest;
         }
     }
 
     /// Makes one record of these bytes, whatever they are.
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) {
-        let head = ((plain.len() + TAG) as u16).to_le_bytes();
+        self.seal_as(0, plain, out);
+    }
+
+    /// Makes a bare record of this message.
+    pub(crate) fn seal_message(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        self.seal_as(BARE, payload, out);
+    }
+
+    fn seal_as(&mut self, bare: u16, plain: &[u8], out: &mut Vec<u8>) {
+        let head = ((plain.len() + TAG) as u16 | bare).to_le_bytes();
         let mut text = plain.to_vec();
-        let tag = self.ours.cipher.seal(self.ours.counter, &[], &mut text);
+        let tag = self.ours.cipher.seal(self.ours.nonce(bare), &[], &mut text);
         self.ours.used();
         out.extend(head);
         out.extend(text);
@@ -81,13 +103,18 @@ impl Secured {
         self.partial.extend_from_slice(bytes);
         let mut at = 0;
         while let Some((head, rest)) = self.partial[at..].split_first_chunk::<HEAD>() {
+            let bare = u16::from_le_bytes(*head) & BARE;
             let len = self.check_len(*head)?;
             let Some(sealed) = rest.get(..len) else { break };
             let mut text = sealed.to_vec();
-            let opened = self.theirs.cipher.open(self.theirs.counter, &[], &mut text);
+            let opened = self.theirs.cipher.open(self.theirs.nonce(bare), &[], &mut text);
             opened.ok_or_else(|| Malformed(format!("record {} does not open", self.theirs.counter)))?;
             self.theirs.used();
-            self.part_left = part_left(self.part_left, &text)?;
+            if bare == 0 {
+                self.part_left = part_left(self.part_left, &text)?;
+            } else {
+                frames.extend((text.len() as u32 | MESSAGE << 24).to_le_bytes());
+            }
             frames.extend(text);
             at += HEAD + len;
         }
@@ -101,11 +128,14 @@ impl Secured {
     }
 
     fn check_len(&self, head: [u8; HEAD]) -> Result<usize, Malformed> {
-        let len = usize::from(u16::from_le_bytes(head));
+        let head = u16::from_le_bytes(head);
+        let len = usize::from(head & !BARE);
         let plain = len.saturating_sub(TAG);
-        let fits = match self.part_left {
-            0 => (FRAME_HEAD + 1..=FRAMES_MAX).contains(&plain),
-            left => plain == left.min(FRAMES_MAX),
+        let fits = match (self.part_left, head & BARE) {
+            (0, 0) => (FRAME_HEAD + 1..=FRAMES_MAX).contains(&plain),
+            (0, _) => (1..=BARE_MAX).contains(&plain),
+            (left, 0) => plain == left.min(FRAMES_MAX),
+            (_, _) => false,
         };
         if fits { Ok(len) } else { Err(Malformed(format!("a record with {plain} bytes of frames"))) }
     }
@@ -129,6 +159,13 @@ fn part_left(left: usize, record: &[u8]) -> Result<usize, Malformed> {
     Ok(0)
 }
 
+/// The payload of the only frame here, if it is a message that a bare record takes.
+fn lone_message(frames: &[u8]) -> Option<&[u8]> {
+    let (head, payload) = frames.split_first_chunk()?;
+    let is_message = u32::from_le_bytes(*head) == payload.len() as u32 | MESSAGE << 24;
+    (is_message && payload.len() <= BARE_MAX).then_some(payload)
+}
+
 /// Of the frame at the start, as its header says it; 0 where there is no header.
 fn frame_len(bytes: &[u8]) -> usize {
     bytes.first_chunk().map_or(0, |head| FRAME_HEAD + (u32::from_le_bytes(*head) & 0xff_ffff) as usize)
@@ -144,6 +181,11 @@ pub(crate) fn record(len: u16, content: &[u8]) -> Vec<u8> {
 impl Direction {
     fn new(suite: Suite, key: [u8; 32]) -> Self {
         Self { suite, cipher: Cipher::new(suite, &key), counter: 0 }
+    }
+
+    /// A bare record is numbered in the upper half of the numbers.
+    fn nonce(&self, bare: u16) -> u64 {
+        if bare == 0 { self.counter } else { self.counter | 1 << 63 }
     }
 
     fn used(&mut self) {

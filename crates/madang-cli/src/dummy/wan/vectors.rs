@@ -51,6 +51,9 @@ fn the_golden_conversation_is_this_codec_s_own() {
             ours.seal(&frame(Kind::Message, &[payload]), &mut sealed);
             assert_eq!(sealed, bytes(&format!("client-{number}")), "{name}");
         }
+        sealed.clear();
+        ours.seal_message(&[9], &mut sealed);
+        assert_eq!(sealed, bytes("client-65537"), "{name}");
 
         let mut frames = Vec::new();
         for number in 0..3 {

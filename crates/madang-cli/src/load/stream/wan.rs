@@ -4,7 +4,7 @@ use std::fmt;
 
 use madang::wire::wan::{
     ANSWER_MAX, Answer, ExpectAnswer, Hello, LogIn, PREAMBLE_MAX, PublicKey, RECORD_FRAMES_MAX, RECORD_HEAD,
-    RECORD_TAIL, Secured, Step, Suite,
+    RECORD_MESSAGE_MAX, RECORD_TAIL, Secured, Step, Suite,
 };
 use madang::wire::{Find, Kind, lan};
 
@@ -79,6 +79,15 @@ impl Wan {
         let mut sealing = secured.sealing.expanded();
         while !frames.is_empty() {
             let (together, rest) = frames.split_at(whole_frames(frames));
+            frames = rest;
+            if let Some(payload) = lone_message(together) {
+                let start = out.len();
+                out.extend([0; RECORD_HEAD]);
+                out.extend_from_slice(payload);
+                out.extend([0; RECORD_TAIL]);
+                sealing.seal_message(&mut out[start..]).expect("a message within a record's bounds");
+                continue;
+            }
             for part in together.chunks(RECORD_FRAMES_MAX) {
                 let start = out.len();
                 out.extend([0; RECORD_HEAD]);
@@ -86,7 +95,6 @@ impl Wan {
                 out.extend([0; RECORD_TAIL]);
                 sealing.seal(&mut out[start..]).expect("frames within a record's bounds");
             }
-            frames = rest;
         }
     }
 
@@ -151,6 +159,12 @@ fn whole_frames(frames: &[u8]) -> usize {
         taken += len;
     }
     taken
+}
+
+/// The payload of the only frame here, if it is a message that a bare record takes.
+fn lone_message(frames: &[u8]) -> Option<&[u8]> {
+    let payload = frames.get(lan::HEADER..).filter(|payload| payload.len() <= RECORD_MESSAGE_MAX)?;
+    frames.starts_with(&lan::header(Kind::Message, payload.len() as u32)).then_some(payload)
 }
 
 impl fmt::Debug for Wan {

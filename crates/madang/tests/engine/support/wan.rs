@@ -81,6 +81,13 @@ impl Sealed {
         record
     }
 
+    /// A bare record: one message without its header.
+    pub(crate) fn bare(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut record = [&[0; RECORD_HEAD][..], payload, &[0; RECORD_TAIL]].concat();
+        self.sealing.seal_message(&mut record).expect("the message fits a record");
+        record
+    }
+
     /// A record with one message.
     pub(crate) fn message(&mut self, payload: &[u8]) -> Vec<u8> {
         self.record(&frame(Kind::Message, payload))
