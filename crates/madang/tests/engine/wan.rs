@@ -22,6 +22,7 @@ each_driver! {
     long_messages_travel_in_many_records_both_ways,
     all_messages_of_a_turn_leave_under_one_seal,
     p3_a_message_that_content_keeps_is_not_sealed_under_its_hand,
+    a_message_that_is_alone_has_a_bare_record,
     a_broadcast_reaches_every_encrypted_session,
     a_large_broadcast_makes_few_of_its_chunks_at_a_time,
     a_log_in_is_checked_and_content_learns_who_it_is,
@@ -177,6 +178,32 @@ fn p3_a_message_that_content_keeps_is_not_sealed_under_its_hand(driver: DriverCh
         assert!(seen.recv(peer) == message, "of {len} bytes");
     }
     client.drain().unwrap();
+    finish(server, &watch);
+}
+
+/// Its header would say what the record says. Whoever else holds the packet, and on the way in as well.
+fn a_message_that_is_alone_has_a_bare_record(driver: DriverChoice) {
+    let (server, key) = wan(driver);
+    let (recorder, watch) = Recorder::new();
+    let server = server.start(recorder).unwrap();
+    let mut peer = Sealed::join(server.local_addr(), &key);
+    let id = watch.join();
+    let remote = server.remote();
+    for len in [1, 20, 256, 5_000, 16 << 10] {
+        let (free, kept) =
+            (remote.packet(&pattern(len as u64, len)), remote.packet(&pattern(7, len)).freeze());
+        for packet in [free.freeze(), kept.clone()] {
+            let message = packet.to_vec();
+            assert!(remote.send(id, packet).is_queued());
+            assert_eq!(peer.head(), (len + 16, true));
+            assert!(peer.expect_message() == message);
+        }
+        let said = peer.bare(&kept);
+        peer.raw.write(&said);
+        assert!(watch.recv(id) == kept[..]);
+    }
+    drop(peer);
+    watch.leave(id);
     finish(server, &watch);
 }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use madang::keys::{self, PublicKey, ServerKeys};
 use madang::wire::wan::{
-    ANSWER_MAX, Answer, ExpectAnswer, Hello, LogIn, Opening, PREAMBLE, RECORD_HEAD, RECORD_TAIL, Sealing,
-    Secured, Step,
+    ANSWER_MAX, Answer, ExpectAnswer, Hello, LogIn, Opening, PREAMBLE, RECORD_BARE, RECORD_HEAD, RECORD_TAIL,
+    Sealing, Secured, Step,
 };
 use madang::wire::{Find, Kind, lan};
 use madang::{DriverChoice, ServerBuilder, WanServer};
@@ -91,6 +91,14 @@ impl Sealed {
     /// A record with one message.
     pub(crate) fn message(&mut self, payload: &[u8]) -> Vec<u8> {
         self.record(&frame(Kind::Message, payload))
+    }
+
+    /// The first two bytes of the next record: its length, and whether it is bare.
+    pub(crate) fn head(&mut self) -> (usize, bool) {
+        assert!(self.inbox.is_empty(), "a record begins");
+        self.inbox.extend(self.raw.read(RECORD_HEAD));
+        let head = u16::from_le_bytes([self.inbox[0], self.inbox[1]]);
+        (usize::from(head & !RECORD_BARE), head & RECORD_BARE != 0)
     }
 
     /// The next frame.
