@@ -132,6 +132,7 @@ fn accepted() -> Vec<Attack> {
         |name, make| Attack { name, from: From::Accepted, says: Says::Records(make, 0), then: Then::Wait };
     vec![
         records("accepted: message before the log-in", |ours, _| sealed(ours, &echo())),
+        records("accepted: bare message before the log-in", |ours, _| bare(ours, b"Echo")),
         records("accepted: log-in with a byte too many", |ours, _| {
             let mut payload = words::log_in(b"", b"");
             payload.push(0);
@@ -151,7 +152,7 @@ fn accepted() -> Vec<Attack> {
 /// Joined, and then a record that no key vouches for, or one that holds what no client may say.
 fn joined() -> Vec<Attack> {
     type Make = fn(&mut Secured, &mut Random) -> Vec<u8>;
-    let wait: [(&'static str, u64, Make); 17] = [
+    let wait: [(&'static str, u64, Make); 22] = [
         ("joined: record altered", 0, |ours, random| altered(sealed(ours, &echo()), random)),
         ("joined: record's length altered", 0, |ours, _| {
             // The tag stands one byte from where the length says: it must not open.
@@ -164,6 +165,19 @@ fn joined() -> Vec<Attack> {
             let first = sealed(ours, &echo());
             [sealed(ours, &echo()), first].concat()
         }),
+        ("joined: bare record twice", 1, |ours, _| bare(ours, b"Echo").repeat(2)),
+        ("joined: frames said to be a bare message", 0, |ours, _| {
+            let mut record = sealed(ours, &echo());
+            record[1] ^= 0x80;
+            record
+        }),
+        ("joined: bare message said to be frames", 0, |ours, _| {
+            let mut record = bare(ours, &echo());
+            record[1] ^= 0x80;
+            record
+        }),
+        ("joined: bare record of nothing", 0, |ours, _| bare(ours, &[])),
+        ("joined: bare record too long", 0, |_, _| record(0x8000 + 16_384 + RECORD_TAG as u16 + 1, &[])),
         ("joined: record left out", 0, |ours, _| {
             let _left_out = sealed(ours, &echo());
             sealed(ours, &echo())
@@ -210,6 +224,12 @@ fn joined() -> Vec<Attack> {
 fn sealed(ours: &mut Secured, frames: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
     ours.seal(frames, &mut record);
+    record
+}
+
+fn bare(ours: &mut Secured, message: &[u8]) -> Vec<u8> {
+    let mut record = Vec::new();
+    ours.seal_message(message, &mut record);
     record
 }
 
