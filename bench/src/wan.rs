@@ -13,7 +13,7 @@ use madang::wire::wan::{
     ANSWER_MAX, Answer, Expanded, ExpectAnswer, Hello, LogIn, Opening, PREAMBLE_MAX, RECORD_BARE,
     RECORD_FRAMES_MAX, RECORD_HEAD, RECORD_TAIL, Sealing, SecretKey, Secured, ServerKeys, Step,
 };
-use madang::wire::{Find, Kind, lan};
+use madang::wire::{Find, Kind, SealError, lan};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::Socket;
 
@@ -55,7 +55,7 @@ pub fn enter(mut socket: &Socket) -> anyhow::Result<Secured> {
     let mut log_in = vec![0; LogIn::FRAME_MAX];
     let len = LogIn::default().to_frame(&mut log_in)?;
     let mut record = Vec::new();
-    append_record(&mut secured.sealing.expanded(), &log_in[..len], &mut record);
+    append(&mut record, &log_in[..len], |record| secured.sealing.seal(record));
     socket.write_all(&record)?;
 
     // Nothing is read beyond the record in which the welcome is.
@@ -82,34 +82,13 @@ fn read_up_to(mut socket: &Socket, bytes: &mut Vec<u8>, total: usize) -> io::Res
     socket.read_exact(&mut bytes[here..])
 }
 
-/// Seals `frames`, which fit one record, behind what `out` holds.
-fn append_record<H: std::borrow::BorrowMut<Sealing>>(
-    sealing: &mut Expanded<H>,
-    frames: &[u8],
-    out: &mut Vec<u8>,
-) {
+/// Puts a record with `text` behind what `out` holds, sealed by `seal`.
+fn append(out: &mut Vec<u8>, text: &[u8], seal: impl FnOnce(&mut [u8]) -> Result<(), SealError>) {
     let start = out.len();
     out.extend([0; RECORD_HEAD]);
-    out.extend_from_slice(frames);
+    out.extend_from_slice(text);
     out.extend([0; RECORD_TAIL]);
-    sealing
-        .seal(&mut out[start..])
-        .expect("frames within a record's bounds, and fewer records than a key may seal");
-}
-
-/// Seals one message, which fits a record, as a bare one behind what `out` holds.
-fn append_message<H: std::borrow::BorrowMut<Sealing>>(
-    sealing: &mut Expanded<H>,
-    payload: &[u8],
-    out: &mut Vec<u8>,
-) {
-    let start = out.len();
-    out.extend([0; RECORD_HEAD]);
-    out.extend_from_slice(payload);
-    out.extend([0; RECORD_TAIL]);
-    sealing
-        .seal_message(&mut out[start..])
-        .expect("a message within a record's bounds, and fewer records than a key may seal");
+    seal(&mut out[start..]).expect("text within a record's bounds, and fewer records than a key may seal");
 }
 
 /// An encrypted connection of the fast client.
@@ -134,11 +113,11 @@ impl Records {
         let frame = lan::HEADER + u32::from_le_bytes([low, middle, high, 0]) as usize;
         self.sealed.clear();
         if frame == frames.len() && frame <= RECORD_FRAMES_MAX {
-            append_message(&mut self.sealing, &frames[lan::HEADER..], &mut self.sealed);
+            append(&mut self.sealed, &frames[lan::HEADER..], |record| self.sealing.seal_message(record));
             return &self.sealed;
         }
         for together in frames.chunks(frame * (RECORD_FRAMES_MAX / frame).max(1)) {
-            append_record(&mut self.sealing, together, &mut self.sealed);
+            append(&mut self.sealed, together, |record| self.sealing.seal(record));
         }
         &self.sealed
     }
@@ -212,7 +191,7 @@ pub fn halves(socket: Arc<Socket>, secured: Secured) -> (Writing, Reading) {
 impl Writing {
     /// Seals `frames`, which fit one record, behind what `out` holds.
     pub fn append(&mut self, frames: &[u8], out: &mut Vec<u8>) {
-        append_record(&mut self.0, frames, out);
+        append(out, frames, |record| self.0.seal(record));
     }
 }
 
