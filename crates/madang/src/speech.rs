@@ -105,6 +105,24 @@ impl Speech {
         Ok(record)
     }
 
+    /// Asks for what the next receive needs.
+    #[inline]
+    pub(crate) fn prefetch_theirs(&self) {
+        #[cfg(feature = "wan")]
+        if let Speech::Sealed(records) = self {
+            madang_packet::prefetch(&records.theirs);
+        }
+    }
+
+    /// Asks for what the next flush needs.
+    #[inline]
+    pub(crate) fn prefetch_ours(&self) {
+        #[cfg(feature = "wan")]
+        if let Speech::Sealed(records) = self {
+            madang_packet::prefetch(&records.ours);
+        }
+    }
+
     /// Which kinds may come next.
     pub(crate) fn expect(&self) -> Expect {
         match self {

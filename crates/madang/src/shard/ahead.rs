@@ -7,8 +7,7 @@ use madang_driver::{Completion, Driver};
 
 use super::Shard;
 use super::connections::Owner;
-#[cfg(feature = "wan")]
-use crate::speech::{Records, Speech};
+use crate::speech::Speech;
 
 /// So many turns ahead a session's slot is asked for, and at half the way, when that has come, what it points to.
 const AHEAD: usize = 4;
@@ -27,8 +26,8 @@ impl<D: Driver> Shard<D> {
         if let Some(local) = session_of(AHEAD) {
             self.core.sessions.prefetch(local);
         }
-        if let Some(local) = session_of(AHEAD / 2) {
-            self.prefetch_opening(local);
+        if let Some(speech) = session_of(AHEAD / 2).and_then(|local| self.speech_of(local)) {
+            speech.prefetch_theirs();
         }
     }
 
@@ -38,37 +37,13 @@ impl<D: Driver> Shard<D> {
         if let Some(local) = rest.get(AHEAD) {
             self.core.sessions.prefetch(*local);
         }
-        if let Some(local) = rest.get(AHEAD / 2) {
-            self.prefetch_sealing(*local);
+        if let Some(speech) = rest.get(AHEAD / 2).and_then(|local| self.speech_of(*local)) {
+            speech.prefetch_ours();
         }
     }
 
     #[inline]
-    fn prefetch_opening(&self, local: u32) {
-        #[cfg(feature = "wan")]
-        if let Some(records) = self.records(local) {
-            madang_packet::prefetch(&records.theirs);
-        }
-        #[cfg(not(feature = "wan"))]
-        let _ = local;
-    }
-
-    #[inline]
-    fn prefetch_sealing(&self, local: u32) {
-        #[cfg(feature = "wan")]
-        if let Some(records) = self.records(local) {
-            madang_packet::prefetch(&records.ours);
-        }
-        #[cfg(not(feature = "wan"))]
-        let _ = local;
-    }
-
-    #[cfg(feature = "wan")]
-    #[inline]
-    fn records(&self, local: u32) -> Option<&Records> {
-        match &self.core.sessions.get(local)?.speech {
-            Speech::Sealed(records) => Some(records),
-            _ => None,
-        }
+    fn speech_of(&self, local: u32) -> Option<&Speech> {
+        self.core.sessions.get(local).map(|session| &session.speech)
     }
 }

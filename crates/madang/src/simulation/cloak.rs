@@ -200,11 +200,6 @@ impl Cloak {
         };
         match dice.below(6) {
             0 if !self.last.is_empty() => self.last.clone(),
-            4 => {
-                let mut as_bare = inside(&codec::lan_frame(codec::PING, &[1; 8]));
-                as_bare[1] ^= 0x80;
-                as_bare
-            }
             1 => {
                 let mut touched = inside(&codec::lan_frame(codec::PING, &[1; 8]));
                 let at = RECORD_HEAD + dice.index(touched.len() - RECORD_HEAD);
@@ -213,6 +208,11 @@ impl Cloak {
             }
             2 => inside(&[0, 0, 0, codec::MESSAGE, 0]),
             3 => inside(&[9, 0, 0, 99, 0]),
+            4 => {
+                let mut as_bare = inside(&codec::lan_frame(codec::PING, &[1; 8]));
+                as_bare[1] ^= 0x80;
+                as_bare
+            }
             _ => vec![3, 0, 1, 1, 1],
         }
     }

@@ -6,7 +6,7 @@ use madang::wire::wan::{
     ANSWER_MAX, Answer, ExpectAnswer, Hello, LogIn, PREAMBLE_MAX, PublicKey, RECORD_FRAMES_MAX, RECORD_HEAD,
     RECORD_MESSAGE_MAX, RECORD_TAIL, Secured, Step, Suite,
 };
-use madang::wire::{Find, Kind, lan};
+use madang::wire::{Find, Kind, SealError, lan};
 
 use super::limit_for;
 use crate::load::failure::Failure;
@@ -80,20 +80,11 @@ impl Wan {
         while !frames.is_empty() {
             let (together, rest) = frames.split_at(whole_frames(frames));
             frames = rest;
-            if let Some(payload) = lone_message(together) {
-                let start = out.len();
-                out.extend([0; RECORD_HEAD]);
-                out.extend_from_slice(payload);
-                out.extend([0; RECORD_TAIL]);
-                sealing.seal_message(&mut out[start..]).expect("a message within a record's bounds");
-                continue;
-            }
-            for part in together.chunks(RECORD_FRAMES_MAX) {
-                let start = out.len();
-                out.extend([0; RECORD_HEAD]);
-                out.extend_from_slice(part);
-                out.extend([0; RECORD_TAIL]);
-                sealing.seal(&mut out[start..]).expect("frames within a record's bounds");
+            match lone_message(together) {
+                Some(payload) => append(out, payload, |record| sealing.seal_message(record)),
+                None => together
+                    .chunks(RECORD_FRAMES_MAX)
+                    .for_each(|part| append(out, part, |record| sealing.seal(record))),
             }
         }
     }
@@ -159,6 +150,15 @@ fn whole_frames(frames: &[u8]) -> usize {
         taken += len;
     }
     taken
+}
+
+/// Puts a record with `text` behind what `out` holds, sealed by `seal`.
+fn append(out: &mut Vec<u8>, text: &[u8], seal: impl FnOnce(&mut [u8]) -> Result<(), SealError>) {
+    let start = out.len();
+    out.extend([0; RECORD_HEAD]);
+    out.extend_from_slice(text);
+    out.extend([0; RECORD_TAIL]);
+    seal(&mut out[start..]).expect("text within a record's bounds");
 }
 
 /// The payload of the only frame here, if it is a message that a bare record takes.
